@@ -1,0 +1,1 @@
+"""The authority: attests nodes, holds entries, and issues short-lived SVIDs through one typed pipeline."""

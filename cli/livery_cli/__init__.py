@@ -1,0 +1,1 @@
+"""The one `livery` command."""

@@ -1,0 +1,1 @@
+"""The decision engine, its server, and the enforcement points that applications import."""
