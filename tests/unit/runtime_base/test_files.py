@@ -1,0 +1,185 @@
+"""Private, crash-safe files: what they promise when all goes well, and what they leave when it does not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from livery.errors import Kind
+from livery.runtime.files import (
+    FileMissing,
+    FileNotRead,
+    FileNotWritten,
+    NotPrivate,
+    StateLock,
+    StateLocked,
+    StorageFull,
+    private_directory,
+    read_private,
+    sweep_leftovers,
+    write_atomic,
+)
+
+
+@contextlib.contextmanager
+def no_room() -> Iterator[None]:
+    """Let the kernel refuse every byte written to a file beyond the first 64, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_was_written_can_be_read_and_only_by_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    write_atomic(path, b"a secret")
+    assert read_private(path) == b"a secret"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_mode_asked_for_is_the_mode_given_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_atomic(tmp_path / "public.pem", b"x", mode=0o644)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "public.pem").stat().st_mode) == 0o644
+
+
+def test_writing_replaces_the_whole_content_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    write_atomic(path, b"long content " * 100)
+    write_atomic(path, b"short")
+    assert path.read_bytes() == b"short"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_and_the_old_file_is_intact(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    write_atomic(path, b"old")
+    with no_room(), pytest.raises(StorageFull) as raised:
+        write_atomic(path, b"new" * 1000)
+    assert str(path) in raised.value.what
+    assert raised.value.fix
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_directory_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotWritten, match=r"could not write .*No such file") as raised:
+        write_atomic(tmp_path / "nowhere" / "state", b"x")
+    assert raised.value.kind is Kind.UNAVAILABLE
+
+
+def test_a_directory_nobody_may_write_is_a_clear_error() -> None:
+    """/sys refuses new files even to root, as a read-only mount would."""
+    with pytest.raises(FileNotWritten, match="could not write"):
+        write_atomic("/sys/kernel/livery-state", b"x")
+
+
+def test_a_directory_in_the_place_of_the_file_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with pytest.raises(FileNotWritten, match="could not write"):
+        write_atomic(tmp_path / "state", b"x")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from livery.runtime import files\n"
+        "files._sync_directory = files.Path.replace = lambda *_: os._exit(9)\n"
+        "files.write_atomic(Path(sys.argv[1]) / 'state', b'half')\n"
+    )
+    write_atomic(tmp_path / "state", b"old")
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert killed.returncode == 9
+    assert len(list(tmp_path.iterdir())) == 2
+    assert sweep_leftovers(tmp_path) == 1
+    assert (tmp_path / "state").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o622])
+def test_a_file_that_others_can_read_or_write_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "key.pem"
+    write_atomic(path, b"a secret", mode=mode)
+    with pytest.raises(NotPrivate, match="others") as raised:
+        read_private(path)
+    assert "chmod 600" in raised.value.fix
+    assert "a secret" not in str(raised.value)
+
+
+def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(FileMissing) as raised:
+        read_private(tmp_path / "key.pem")
+    assert raised.value.kind is Kind.NOT_FOUND
+
+
+def test_a_named_pipe_is_refused_and_does_not_hold_us_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key.pem", 0o600)
+    with pytest.raises(FileNotRead, match="regular"):
+        read_private(tmp_path / "key.pem")
+
+
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotRead, match="regular"):
+        read_private(private_directory(tmp_path / "d"))
+
+
+def test_a_file_beyond_the_limit_is_refused_not_loaded(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "big", b"x" * 11)
+    with pytest.raises(FileNotRead, match="longer than 10 bytes"):
+        read_private(tmp_path / "big", limit=10)
+
+
+def test_a_private_directory_is_made_with_its_parents_and_kept_private(tmp_path: Path) -> None:
+    made = private_directory(tmp_path / "a" / "b")
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    made.chmod(0o755)
+    private_directory(made)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+def test_a_file_in_the_place_of_a_private_directory_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b"")
+    with pytest.raises(FileNotWritten, match="could not write"):
+        private_directory(tmp_path / "state")
+
+
+def test_a_second_holder_is_refused_and_told_who_holds_the_state(tmp_path: Path) -> None:
+    """flock belongs to the open file, so a second lock in this process stands for a second process."""
+    with StateLock(tmp_path / "lock"), pytest.raises(StateLocked) as raised:
+        StateLock(tmp_path / "lock").acquire()
+    assert raised.value.kind is Kind.CONFLICT
+    assert str(os.getpid()) in raised.value.why
+    assert str(tmp_path) in raised.value.what
+
+
+def test_a_lock_is_free_again_after_release_and_after_kill(tmp_path: Path) -> None:
+    program = (
+        "import sys, os\n"
+        "from livery.runtime.files import StateLock\n"
+        "StateLock(sys.argv[1]).acquire()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "lock")], check=False)
+    assert killed.returncode == -9
+    for _ in range(2):
+        with StateLock(tmp_path / "lock"):
+            assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_lock_in_an_unwritable_place_is_a_clear_error() -> None:
+    with pytest.raises(FileNotWritten, match="could not write"):
+        StateLock("/sys/kernel/lock").acquire()
