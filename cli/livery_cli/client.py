@@ -1,0 +1,170 @@
+"""The other side of a client command: one gRPC channel, and its failures in our words.
+
+Owns: opening a channel to a unix socket and turning an `RpcError` into a `LiveryError` that says what to do. Does not
+own: requests and replies; the noun modules build and print those. Synchronous on purpose: a command asks one thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar
+
+import grpc
+
+from livery.errors import Kind, LiveryError
+
+
+class Unreachable(LiveryError):
+    """Nobody answered at the address."""
+
+    code: ClassVar[str] = "unreachable"
+    kind: ClassVar[Kind] = Kind.UNAVAILABLE
+
+
+class Refused(LiveryError):
+    """The other side answered, and the answer is no."""
+
+    code: ClassVar[str] = "refused"
+    kind: ClassVar[Kind] = Kind.DENIED
+
+
+class NotFound(LiveryError):
+    """The thing asked for is not there."""
+
+    code: ClassVar[str] = "not_found"
+    kind: ClassVar[Kind] = Kind.NOT_FOUND
+
+
+class BadRequest(LiveryError):
+    """The request was wrong."""
+
+    code: ClassVar[str] = "invalid"
+    kind: ClassVar[Kind] = Kind.INVALID
+
+
+class PeerFailed(LiveryError):
+    """The other side met an error of its own."""
+
+    code: ClassVar[str] = "peer_internal"
+    kind: ClassVar[Kind] = Kind.INTERNAL
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Whom a command talks to: what it is called, its address, and how to start it."""
+
+    name: str
+    address: str
+    start_with: str
+
+
+def ca_at(address: str) -> Peer:
+    """The CA behind its administration socket."""
+    return Peer("the CA", address, "livery ca run")
+
+
+def agent_at(address: str) -> Peer:
+    """The agent behind the Workload API."""
+    return Peer("the agent", address, "livery agent run")
+
+
+@contextmanager
+def channel(peer: Peer) -> Iterator[grpc.Channel]:
+    """A channel to the peer; an RPC error inside the block leaves it as a `LiveryError`."""
+    _check_socket(peer)
+    opened = grpc.insecure_channel(target(peer.address), options=[("grpc.max_receive_message_length", 64 << 20)])
+    try:
+        yield opened
+    except grpc.RpcError as error:
+        raise from_rpc(error, peer) from error
+    finally:
+        opened.close()
+
+
+def target(address: str) -> str:
+    """`unix:/p` and `unix:///p` as gRPC takes them; a bare path is taken for a unix socket."""
+    path = socket_path(address)
+    return address if path is None else f"unix:{path}"
+
+
+def socket_path(address: str) -> Path | None:
+    """The path of a unix address; None for another kind of address."""
+    if address.startswith("/"):
+        return Path(address)
+    if not address.startswith("unix:"):
+        return None
+    rest = address.removeprefix("unix:")
+    return Path(rest.removeprefix("//")) if rest.startswith("///") else Path(rest)
+
+
+def _check_socket(peer: Peer) -> None:
+    """Say that a socket is missing before gRPC says it less well, after a time-out."""
+    path = socket_path(peer.address)
+    if path is None:
+        return
+    try:
+        found = path.is_socket()
+    except PermissionError as error:
+        raise Refused(
+            f"may not look at {path}",
+            why=f"user {_uid()} may not enter a directory above it",
+            fix="run the command as the user that runs it, or as root",
+        ) from error
+    if not found:
+        raise Unreachable(
+            f"{peer.name} is not at {peer.address}",
+            why="no socket there",
+            fix=f"start it ({peer.start_with}, or livery up), or name its socket: `livery up` prints it",
+        )
+
+
+def _uid() -> int:
+    import os
+
+    return os.geteuid()
+
+
+def from_rpc(error: grpc.RpcError, peer: Peer) -> LiveryError:
+    """An RPC error in our words."""
+    if not isinstance(error, grpc.Call):
+        return PeerFailed(f"{peer.name} could not be asked", why=str(error))
+    status = error.code()
+    details = error.details() or status.name
+    leaf = _BY_STATUS.get(status, Refused)
+    if leaf is Unreachable:
+        return Unreachable(
+            f"{peer.name} did not answer at {peer.address}",
+            why=details,
+            fix=f"see that it runs ({peer.start_with}) and that this user may open its socket; or raise --timeout",
+        )
+    return leaf(f"{peer.name} says: {details}", why=f"gRPC status {status.name}")
+
+
+_BY_STATUS: dict[grpc.StatusCode, type[LiveryError]] = {
+    grpc.StatusCode.UNAVAILABLE: Unreachable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Unreachable,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.INVALID_ARGUMENT: BadRequest,
+    grpc.StatusCode.INTERNAL: PeerFailed,
+    grpc.StatusCode.UNKNOWN: PeerFailed,
+}
+
+
+def check_item(code: int, message: str) -> None:
+    """Raise for an item of a batch that did not come out OK (`spire.api.types.Status`)."""
+    if code == grpc.StatusCode.OK.value[0]:
+        return
+    for status in grpc.StatusCode:
+        if status.value[0] == code:
+            leaf = _BY_STATUS.get(status, Refused)
+            raise leaf(message, why=f"gRPC status {status.name}")
+    raise PeerFailed(message, why=f"unknown status {code}")
+
+
+def seconds(timeout: timedelta) -> float:
+    """A time-out as gRPC takes it."""
+    return timeout.total_seconds()

@@ -1,0 +1,158 @@
+"""Entries as a file: read it, hold it against what the CA has, and carry the difference out.
+
+Owns: the TOML form (`[[entry]]` with the option names of `livery entry create`) and the plan. An entry of the file and
+one of the CA are the same when SPIFFE ID, parent and selectors are equal: the CA's own rule for "similar".
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from livery.errors import Kind, LiveryError
+from livery.wire import entry_api, types_api
+from livery_cli.options import DURATION
+from livery_cli.wire_text import entry_row, id_from_wire, id_to_wire, selectors_from_wire, selectors_to_wire
+
+_KNOWN = {
+    "spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "jwt_svid_ttl",
+    "dns_names", "federates_with", "hint", "admin", "downstream",
+}  # fmt: skip
+_BATCH = 50
+
+
+class InvalidEntryFile(LiveryError):
+    """The file does not say what an entry is."""
+
+    code: ClassVar[str] = "invalid_entry_file"
+    kind: ClassVar[Kind] = Kind.INVALID
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What must change for the CA to hold what the file says."""
+
+    create: tuple[types_api.Entry, ...]
+    update: tuple[types_api.Entry, ...]
+    delete: tuple[types_api.Entry, ...]
+
+    def __bool__(self) -> bool:
+        """Whether anything must change."""
+        return bool(self.create or self.update or self.delete)
+
+    def lines(self) -> Iterator[str]:
+        """One line a change."""
+        for sign, entries in (("+", self.create), ("~", self.update), ("-", self.delete)):
+            for entry in entries:
+                selectors = " ".join(selectors_from_wire(entry.selectors))
+                yield f"{sign} {id_from_wire(entry.spiffe_id)} via {id_from_wire(entry.parent_id)} for {selectors}"
+        if not self:
+            yield "nothing to change"
+
+
+def read(path: Path) -> list[types_api.Entry]:
+    """The entries of a file; raises `InvalidEntryFile`, or the identity's own error with the bad text."""
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidEntryFile(f"{path} is not TOML", why=str(error)) from error
+    tables = document.get("entry", [])
+    if set(document) - {"entry"} or not isinstance(tables, list):
+        raise InvalidEntryFile(f"{path} holds something other than [[entry]] tables", fix="write one [[entry]] a table")
+    entries = [_entry(table, f"{path}, entry {number}") for number, table in enumerate(tables, 1)]
+    if len({_key(entry) for entry in entries}) != len(entries):
+        raise InvalidEntryFile(f"{path} holds an entry twice", why="same SPIFFE ID, parent and selectors")
+    return entries
+
+
+def _entry(table: object, where: str) -> types_api.Entry:
+    if not isinstance(table, dict):
+        raise InvalidEntryFile(f"{where} is not a table")
+    unknown = sorted(set(table) - _KNOWN)
+    if unknown:
+        raise InvalidEntryFile(f"{where}: unknown key {unknown[0]!r}", fix=f"known are {', '.join(sorted(_KNOWN))}")
+    missing = sorted({"spiffe_id", "parent_id", "selectors"} - set(table))
+    if missing:
+        raise InvalidEntryFile(f"{where}: {missing[0]!r} is missing")
+    entry = types_api.Entry(
+        spiffe_id=id_to_wire(_text(table, "spiffe_id", where)),
+        parent_id=id_to_wire(_text(table, "parent_id", where)),
+        selectors=selectors_to_wire(_texts(table, "selectors", where)),
+        dns_names=_texts(table, "dns_names", where),
+        federates_with=_texts(table, "federates_with", where),
+        hint=_text(table, "hint", where),
+        admin=_flag(table, "admin", where),
+        downstream=_flag(table, "downstream", where),
+    )
+    for name in ("x509_svid_ttl", "jwt_svid_ttl"):
+        if name in table:
+            ttl = DURATION.convert(_text(table, name, where), None, None)
+            setattr(entry, name, int(ttl.total_seconds()))
+    return entry
+
+
+def _text(table: dict[str, object], key: str, where: str) -> str:
+    value = table.get(key, "")
+    if not isinstance(value, str):
+        raise InvalidEntryFile(f"{where}: {key} is not text")
+    return value
+
+
+def _texts(table: dict[str, object], key: str, where: str) -> list[str]:
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidEntryFile(f"{where}: {key} is not a list of texts")
+    return [str(item) for item in value]
+
+
+def _flag(table: dict[str, object], key: str, where: str) -> bool:
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise InvalidEntryFile(f"{where}: {key} is not true or false")
+    return value
+
+
+def _key(entry: types_api.Entry) -> tuple[str, str, tuple[str, ...]]:
+    return id_from_wire(entry.spiffe_id), id_from_wire(entry.parent_id), tuple(selectors_from_wire(entry.selectors))
+
+
+def plan(wanted: Sequence[types_api.Entry], existing: Sequence[types_api.Entry], *, prune: bool) -> Plan:
+    """The changes from `existing` to `wanted`; deletions only under the parents that `wanted` names, and on request."""
+    have = {_key(entry): entry for entry in existing}
+    want = {_key(entry): entry for entry in wanted}
+    update = []
+    for key in want.keys() & have.keys():
+        want[key].id = have[key].id
+        if _comparable(want[key]) != _comparable(have[key]):
+            update.append(want[key])
+    parents = {id_from_wire(entry.parent_id) for entry in wanted}
+    delete = [entry for key, entry in have.items() if prune and key not in want and key[1] in parents]
+    create = [entry for key, entry in want.items() if key not in have]
+    return Plan(tuple(create), tuple(sorted(update, key=_key)), tuple(delete))
+
+
+def _comparable(entry: types_api.Entry) -> dict[str, object]:
+    ignored = {"created_at", "revision", "expires_at", "store_svid"}
+    return {key: value for key, value in entry_row(entry).items() if key not in ignored}
+
+
+def carry_out(plan: Plan, stub: entry_api.EntryStub, timeout: float) -> Iterator[types_api.Status]:
+    """Send the plan in batches; yields one status an entry, so that the first refusal is told by name."""
+    for some in _batches(plan.create):
+        created = stub.BatchCreateEntry(entry_api.BatchCreateEntryRequest(entries=some), timeout=timeout)
+        yield from (result.status for result in created.results)
+    for some in _batches(plan.update):
+        updated = stub.BatchUpdateEntry(entry_api.BatchUpdateEntryRequest(entries=some), timeout=timeout)
+        yield from (result.status for result in updated.results)
+    for some in _batches(plan.delete):
+        ids = [entry.id for entry in some]
+        deleted = stub.BatchDeleteEntry(entry_api.BatchDeleteEntryRequest(ids=ids), timeout=timeout)
+        yield from (result.status for result in deleted.results)
+
+
+def _batches(entries: Sequence[types_api.Entry]) -> Iterator[Sequence[types_api.Entry]]:
+    for start in range(0, len(entries), _BATCH):
+        yield entries[start : start + _BATCH]

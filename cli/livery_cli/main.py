@@ -1,0 +1,88 @@
+"""The `livery` command: names its subcommands and turns whatever they raise into an exit code, once.
+
+Owns: the list of commands and the last line of defence. Does not own: what any command does; each noun has a module,
+imported when it is asked for. No prompt is ever shown, and no traceback unless LIVERY_TRACEBACK is set.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+
+from livery.errors import LiveryError
+from livery_cli.exits import Exit, exit_code, tell
+from livery_cli.lazy import Lazy, LazyGroup
+
+COMMANDS = {
+    "up": Lazy("livery_cli.up.command:up", "Run everything on this machine: CA, agent, policy and two demo services."),
+    "ca": Lazy("livery_cli.ca:ca", "The authority: init, run, health, config check."),
+    "agent": Lazy("livery_cli.agent:agent", "The node agent: run, health, config check."),
+    "policy": Lazy("livery_cli.policy:policy", "The decision server: run, check, explain, health, config check."),
+    "entry": Lazy("livery_cli.entry:entry", "Registration entries: who gets which identity."),
+    "node": Lazy("livery_cli.node:node", "Attested agents, seen from the CA."),
+    "token": Lazy("livery_cli.token:token", "Join tokens: one-time tickets for new agents."),
+    "bundle": Lazy("livery_cli.bundle:bundle", "Trust bundles: the authorities of a trust domain."),
+    "mint": Lazy("livery_cli.mint:mint", "Mint an SVID from the CA, as an administrator."),
+    "svid": Lazy("livery_cli.svid:svid", "Fetch, watch and validate SVIDs through the Workload API, as a workload."),
+    "inspect": Lazy("livery_cli.inspect:inspect", "On a node: identities, expiry, renewals, last error."),
+    "can": Lazy("livery_cli.can:can", "May this call be made? Exit 0 yes, 1 no, with the reason."),
+    "explain": Lazy("livery_cli.policy:explain", "Why a decision came out as it did."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_of=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(version("livery"), "-V", "--version", package_name="livery", message="livery %(version)s")
+def livery() -> None:
+    """Short-lived SPIFFE identities for every service, and a policy decision for every call."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; nothing raised inside gets past this."""
+    try:
+        result = livery.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+        return int(result) if isinstance(result, int) else Exit.DONE
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return Exit.USAGE
+    except LiveryError as error:
+        tell(error)
+        return exit_code(error)
+    except BrokenPipeError:
+        # The reader of our output went away (`livery ... | head`): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
+    except Exception as error:  # noqa: BLE001  # the boundary of the process
+        return _internal(error)
+
+
+def _internal(error: Exception) -> int:
+    """Tell an error that is ours, without a traceback unless it was asked for."""
+    if os.environ.get("LIVERY_TRACEBACK"):
+        traceback.print_exc()
+    tell(
+        LiveryError(
+            f"livery met an error of its own: {type(error).__name__}",
+            why=str(error).splitlines()[0] if str(error) else "no further text",
+            fix="set LIVERY_TRACEBACK=1 and run it again to see where; then report it",
+        )
+    )
+    return Exit.INTERNAL
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run())

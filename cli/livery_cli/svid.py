@@ -1,0 +1,151 @@
+"""`livery svid`: SVIDs through the Workload API, as any workload gets them.
+
+Owns: the command forms. What it gets is what the calling process is entitled to: run it as the workload's user to see
+what the workload sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from livery.identity import SpiffeId, TrustBundle, X509Svid
+from livery.wire import workload_api
+from livery_cli.client import NotFound, agent_at, channel, seconds
+from livery_cli.exits import Exit
+from livery_cli.options import endpoint_socket_option, output_option, timeout_option
+from livery_cli.output import View, show, show_one
+from livery_cli.svid_files import write_svid
+
+X509_VIEW = View(
+    {
+        "spiffe_id": "SPIFFE ID",
+        "serial_number": "SERIAL",
+        "expires_at": "EXPIRES",
+        "expires_in": "IN",
+        "hint": "HINT",
+    },
+    name="spiffe_id",
+)
+JWT_VIEW = View({"spiffe_id": "SPIFFE ID", "token": "TOKEN"}, name="token")
+# SPIFFE_Workload_Endpoint 4: every request says that it means the Workload API.
+_HEADER = (("workload.spiffe.io", "true"),)
+
+
+@click.group()
+def svid() -> None:
+    """SVIDs through the Workload API, as a workload."""
+
+
+@svid.group("x509")
+def x509_() -> None:
+    """X.509-SVIDs."""
+
+
+@svid.group("jwt")
+def jwt_() -> None:
+    """JWT-SVIDs."""
+
+
+def _responses(endpoint: str, timeout: float | None) -> Iterator[workload_api.X509SVIDResponse]:
+    with channel(agent_at(endpoint)) as opened:
+        stub = workload_api.SpiffeWorkloadAPIStub(opened)
+        yield from stub.FetchX509SVID(workload_api.X509SVIDRequest(), metadata=_HEADER, timeout=timeout)
+
+
+def _row(received: X509Svid, hint: str) -> dict[str, object]:
+    now = datetime.now(UTC)
+    return {
+        "spiffe_id": str(received.id),
+        "serial_number": f"{received.serial:x}",
+        "not_before": received.not_before,
+        "expires_at": received.not_after,
+        "expires_in": received.not_after - now,
+        "hint": hint,
+    }
+
+
+@x509_.command("fetch")
+@click.option("--write", "directory", type=click.Path(file_okay=False, path_type=Path), help="Write the files there.")
+@click.option("--spiffe-id", help="Only this identity; the first one if left out and --write is given.")
+@endpoint_socket_option
+@timeout_option
+@output_option
+def fetch_x509(
+    directory: Path | None, spiffe_id: str | None, endpoint_socket: str, timeout: timedelta, output: str
+) -> None:
+    """Fetch this process's X.509-SVIDs once."""
+    response = next(_responses(endpoint_socket, seconds(timeout)))
+    wanted = str(SpiffeId.parse(spiffe_id)) if spiffe_id else None
+    found = [each for each in response.svids if wanted in (None, each.spiffe_id)]
+    if not found:
+        held = ", ".join(each.spiffe_id for each in response.svids)
+        raise NotFound(f"this process has no identity {wanted}", why=f"it has {held}")
+    rows = [_row(X509Svid.from_der(each.x509_svid, each.x509_svid_key), each.hint) for each in found]
+    if directory is not None:
+        first = found[0]
+        parsed = X509Svid.from_der(first.x509_svid, first.x509_svid_key)
+        held_bundle = TrustBundle.from_x509_der(parsed.id.trust_domain, first.bundle)
+        bundle = [authority.der() for authority in held_bundle.x509_authorities]
+        rows[0] |= write_svid(directory, parsed.chain_ders(), parsed.key_der(), bundle)
+        show_one(rows[0], X509_VIEW, output)
+    else:
+        show(rows, X509_VIEW, output)
+
+
+@x509_.command("watch")
+@endpoint_socket_option
+@output_option
+def watch_x509(endpoint_socket: str, output: str) -> None:
+    """Show this process's X.509-SVIDs, and again at each rotation, until interrupted."""
+    for response in _responses(endpoint_socket, None):
+        rows = [_row(X509Svid.from_der(each.x509_svid, each.x509_svid_key), each.hint) for each in response.svids]
+        show(rows, X509_VIEW, output)
+
+
+@jwt_.command("fetch")
+@click.option("--audience", "audiences", multiple=True, required=True, help="Whom it is for; repeat for each.")
+@click.option("--spiffe-id", default="", help="Only this identity.")
+@endpoint_socket_option
+@timeout_option
+@output_option
+def fetch_jwt(
+    audiences: tuple[str, ...], spiffe_id: str, endpoint_socket: str, timeout: timedelta, output: str
+) -> None:
+    """Fetch this process's JWT-SVIDs."""
+    request = workload_api.JWTSVIDRequest(audience=audiences, spiffe_id=spiffe_id)
+    with channel(agent_at(endpoint_socket)) as opened:
+        stub = workload_api.SpiffeWorkloadAPIStub(opened)
+        response = stub.FetchJWTSVID(request, metadata=_HEADER, timeout=seconds(timeout))
+    rows = [{"spiffe_id": each.spiffe_id, "token": each.svid, "hint": each.hint} for each in response.svids]
+    show(rows, JWT_VIEW, output)
+
+
+@jwt_.command("validate")
+@click.argument("token", type=click.File("r"), default="-")
+@click.option("--audience", required=True, help="Who we are: the token must be for us.")
+@endpoint_socket_option
+@timeout_option
+@output_option
+def validate_jwt(
+    token: click.utils.LazyFile, audience: str, endpoint_socket: str, timeout: timedelta, output: str
+) -> int:
+    """Validate a JWT-SVID read from a file or from standard input; exit 1 if it is not valid."""
+    from livery_cli.client import BadRequest
+
+    request = workload_api.ValidateJWTSVIDRequest(audience=audience, svid=token.read().strip())
+    try:
+        with channel(agent_at(endpoint_socket)) as opened:
+            stub = workload_api.SpiffeWorkloadAPIStub(opened)
+            response = stub.ValidateJWTSVID(request, metadata=_HEADER, timeout=seconds(timeout))
+    except BadRequest as refusal:
+        click.echo(f"not valid: {refusal.what}", err=True)
+        return Exit.NO
+    from google.protobuf.json_format import MessageToDict
+
+    row = {"spiffe_id": response.spiffe_id, "valid": True, "claims": MessageToDict(response.claims)}
+    show_one(row, View({}, name="spiffe_id"), output)
+    return Exit.DONE

@@ -1,0 +1,82 @@
+"""Where `livery up` keeps what: one state directory, and sockets under it or, when its path is too long, beside it.
+
+Owns: the paths and their modes. The state directory itself may be entered but not listed by others (0711), so that a
+demo service of another UID reaches the Workload API; what is secret lies in 0700 directories below it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+# sun_path holds 108 bytes with its final NUL (unix(7)).
+_LONGEST_SOCKET_PATH = 107
+_LONGEST_TAIL = len("/agent/workload.sock") + 16
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of one `livery up`."""
+
+    state: Path
+    run: Path
+
+    @classmethod
+    def at(cls, state: Path) -> Layout:
+        """Make the directories and return their paths; raises OSError where that is not possible."""
+        state = state.absolute()
+        state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        run = state / "run"
+        if len(str(run).encode()) + _LONGEST_TAIL > _LONGEST_SOCKET_PATH:
+            run = Path(tempfile.mkdtemp(prefix="livery-"))
+        layout = cls(state, run)
+        for directory in (run, run / "agent", run / "policy", state / "services"):
+            directory.mkdir(exist_ok=True)
+            directory.chmod(0o711)
+        for directory in (run / "ca", state / "ca", state / "agent", state / "node", state / "logs", state / "policy"):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        return layout
+
+    @property
+    def borrowed_run(self) -> bool:
+        """Whether the sockets live in a temporary directory that goes away with this run."""
+        return self.run.parent != self.state
+
+    @property
+    def lock(self) -> Path:
+        """Held while a `livery up` runs on this state."""
+        return self.state / "up.lock"
+
+    @property
+    def ca_socket(self) -> Path:
+        """The CA's administration socket."""
+        return self.run / "ca" / "admin.sock"
+
+    @property
+    def workload_socket(self) -> Path:
+        """The Workload API."""
+        return self.run / "agent" / "workload.sock"
+
+    @property
+    def agent_socket(self) -> Path:
+        """The agent's administration socket."""
+        return self.run / "agent" / "admin.sock"
+
+    @property
+    def policy_socket(self) -> Path:
+        """The decision server."""
+        return self.run / "policy" / "api.sock"
+
+    @property
+    def policies(self) -> Path:
+        """The Cedar policies in force."""
+        return self.state / "policies"
+
+    def config(self, role: str) -> Path:
+        """The configuration that `livery up` writes for a role."""
+        return self.state / role / f"{role}.toml"
+
+    def log(self, role: str) -> Path:
+        """Where a role's log goes."""
+        return self.state / "logs" / f"{role}.log"
