@@ -23,6 +23,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python core/proto/generate.py --check
+
+wire: install
+	$(BIN)/python core/proto/generate.py
 
 locks:
 	$(BIN)/uv lock --upgrade
