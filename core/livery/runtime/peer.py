@@ -1,0 +1,129 @@
+"""The peer of a connection, as the kernel knows it.
+
+Owns: from a unix socket to a `PeerProcess` (SO_PEERPIDFD where the kernel has it, else SO_PEERCRED with a pidfd
+opened by number), and the check that a process is still the one it was. Does not own: what the process may do, nor
+its pidfd once returned: the connection closes that.
+
+Invariants: a `PeerProcess` was alive while its start time was read, so the number and the process belong together; a
+process that ended, or that this PID namespace cannot see, is never returned.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+from pathlib import Path
+from typing import Protocol
+
+from livery.errors import Kind, LiveryError
+from livery.runtime.caller import PeerProcess
+
+SO_PEERPIDFD = 77  # Linux 6.5, include/uapi/asm-generic/socket.h; the socket module does not name it yet
+_UCRED = struct.Struct("3i")
+_INT = struct.Struct("i")
+_STAT_START_TIME = 19  # proc(5): field 22 of stat, counted from the state that follows the command's parenthesis
+_STATUS_EFFECTIVE = 2  # proc(5): "Uid:  real  effective  saved  filesystem", the name included
+
+
+class PeerGone(LiveryError):
+    """The process at the other end ended, or is no longer the one that connected."""
+
+    code = "peer_gone"
+    kind = Kind.UNAUTHENTICATED
+
+
+class PeerSocket(Protocol):
+    """What is asked of a socket; uvloop's stand-in has it too."""
+
+    def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes:
+        """Return an option's bytes."""
+        ...
+
+
+def process_of(sock: PeerSocket) -> PeerProcess:
+    """Return the process at the other end of a connected unix socket; raises `PeerGone`.
+
+    The pidfd in the result belongs to the caller from then on.
+    """
+    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    pidfd = _pidfd_of(sock, pid)
+    try:
+        process = PeerProcess(pid=pid, uid=uid, gid=gid, pidfd=pidfd, start_time=_start_time(pid))
+        still_same(process)
+    except BaseException:
+        os.close(pidfd)
+        raise
+    return process
+
+
+def still_same(process: PeerProcess) -> None:
+    """Raise `PeerGone` unless the process lives, started when it did and has the effective UID it connected with.
+
+    Ask again before the first reply that depends on who the peer is: a pidfd keeps a number from being mistaken, and
+    the UID is what a set-user-ID exec changes.
+    """
+    started, uid = _start_time(process.pid), _effective_uid(process.pid)
+    # Last, because a pidfd that is still alive now proves that the two readings above were of this very process.
+    if _ended(process.pidfd):
+        raise PeerGone("the calling process has ended", why=f"pid {process.pid} exited")
+    if started != process.start_time:
+        raise PeerGone("the calling process has ended", why=f"pid {process.pid} now belongs to another process")
+    if uid != process.uid:
+        raise PeerGone("the calling process changed who it is", why=f"uid {process.uid} when it connected, {uid} now")
+
+
+def _pidfd_of(sock: PeerSocket, pid: int) -> int:
+    try:
+        pidfd = _INT.unpack(sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, _INT.size))[0]
+    except OSError:
+        return _open_pidfd(pid)
+    # A dead peer: this kernel hands out a pidfd of nobody ("Pid: -1"), older ones fail above and at pidfd_open.
+    seen = _pid_behind(pidfd)
+    if seen != pid or pid <= 0:
+        os.close(pidfd)
+        raise PeerGone("the calling process cannot be identified", why=f"its pid is {seen}, it connected as {pid}")
+    return int(pidfd)
+
+
+def _open_pidfd(pid: int) -> int:
+    # Before Linux 6.5 the number may have been reused between connect and here: the caller compares UID and start.
+    if pid <= 0:
+        raise PeerGone("the calling process cannot be identified", why="it lives outside of this PID namespace")
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        raise PeerGone("the calling process has ended", why=f"pid {pid}: {error.strerror}") from error
+
+
+def _pid_behind(pidfd: int) -> int:
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text("ascii").splitlines():
+        if line.startswith("Pid:"):
+            return int(line.split()[1])
+    return -1
+
+
+def _ended(pidfd: int) -> bool:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)  # pidfd_open(2): readable once the process has ended
+    return bool(poller.poll(0))
+
+
+def _start_time(pid: int) -> int:
+    # The command may hold spaces and parentheses of its own, so count from the last one.
+    return int(_proc(pid, "stat").rpartition(b")")[2].split()[_STAT_START_TIME])
+
+
+def _effective_uid(pid: int) -> int:
+    for line in _proc(pid, "status").splitlines():
+        if line.startswith(b"Uid:"):
+            return int(line.split()[_STATUS_EFFECTIVE])
+    raise PeerGone("the calling process cannot be identified", why=f"/proc/{pid}/status names no UID")
+
+
+def _proc(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError as error:
+        raise PeerGone("the calling process has ended", why=f"/proc/{pid}/{name}: {error.strerror}") from error
