@@ -4,7 +4,8 @@ Owns: atomic writing, reading with a check of who else could have read, private 
 process owns a state directory. Does not own: what is in the files, nor where they are.
 
 Invariants: after `write_atomic` returns, the data is on the disk under its name; if it raises, the old file is as it
-was (or, if only the directory's last sync failed, replaced whole) and nothing else is left behind. A file that `read_private` returns could be read by its owner and root only.
+was (or, if only the directory's last sync failed, replaced whole) and nothing else is left behind. A file that
+`read_private` returns could be read by its owner and root only.
 """
 
 from __future__ import annotations

@@ -1,0 +1,76 @@
+"""Secrets stay out of logs: by field name, by look, however deep."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from livery.runtime.redaction import HIDDEN, MAX_TEXT, is_secret_name, redact, redact_text
+
+TOKEN = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJzdWIiOiJzcGlmZmU6Ly90ZC9hIn0.c2lnbmF0dXJl"
+
+
+def a_pem_key() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["key", "token", "join_token", "Authorization", "proxy-authorization", "vault_token", "client_secret", "db_password", "x509_svid_key", "private_key", "Set-Cookie", "jwt", "dsn"],
+)
+def test_a_field_with_a_secret_name_is_hidden(name: str) -> None:
+    assert redact({name: "harmless"}) == {name: HIDDEN}
+
+
+@pytest.mark.parametrize("name", ["key_id", "public_key", "key_type", "keys", "event", "spiffe_id", "tokens", "path"])
+def test_a_field_with_a_harmless_name_is_kept(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [TOKEN, "hvs.CAESIJ1234567890abcdefghij", "s.abcdefghijklmnopqrstuvwx", f"Bearer {TOKEN}", "Basic dXNlcjpwYXNz"],
+)
+def test_a_token_inside_a_text_is_hidden(secret: str) -> None:
+    cleaned = redact_text(f"upstream said {secret} and went away")
+    assert secret.rsplit(maxsplit=1)[-1] not in cleaned
+    assert cleaned.startswith("upstream said")
+
+
+def test_a_private_key_inside_a_text_is_hidden_even_when_it_is_cut_short() -> None:
+    pem = a_pem_key()
+    assert redact_text(f"before\n{pem}after") == "before\n[hidden private key]\nafter"
+    assert pem.splitlines()[1] not in redact_text(pem[:-60])
+
+
+def test_a_join_token_id_keeps_its_first_four_characters() -> None:
+    text = "spiffe://td/spire/agent/join_token/0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9 attested"
+    assert redact_text(text) == "spiffe://td/spire/agent/join_token/0a1b… attested"
+
+
+def test_secrets_are_found_at_any_depth_and_bytes_are_never_shown() -> None:
+    event = {"a": [{"b": {"token": "x", "note": TOKEN}}], "c": b"\x01secret", "d": (1, None, True, 2.5)}
+    cleaned = redact(event)
+    assert cleaned == {
+        "a": [{"b": {"token": HIDDEN, "note": "[hidden token]"}}],
+        "c": "<7 bytes>",
+        "d": [1, None, True, 2.5],
+    }
+
+
+def test_what_lies_too_deep_is_left_out_rather_than_followed() -> None:
+    deep: dict[str, object] = {}
+    deep["self"] = deep
+    assert "…" in json.dumps(redact(deep), ensure_ascii=False)
+
+
+def test_a_peer_cannot_write_to_the_terminal_of_who_reads_the_log() -> None:
+    assert "\x1b" not in redact_text("\x1b[2J\x1b]0;pwned\x07\r\x9b1m")
+
+
+def test_a_huge_text_is_cut() -> None:
+    assert len(redact_text("x" * 10_000_000)) < MAX_TEXT + 50
