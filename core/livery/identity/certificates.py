@@ -1,0 +1,144 @@
+"""Certificates as bytes: reading a concatenation of DER or a PEM file, and reading fields without surprises.
+
+Owns: the bounds on what is read from a stranger, and turning every failure of the X.509 parser into `Unreadable`.
+Does not own: what the certificates mean (`x509_svid`, `bundle`) or whether they are true (`verify`).
+
+Invariant: these functions raise `Unreadable` and nothing else, whatever the bytes. The parser below reads extensions
+and keys lazily, so a certificate that loaded may still fail when looked into: always look through this module.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import Error as Base64Error
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+
+CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+MIN_RSA_BITS = 2048
+MAX_LEAF_RSA_BITS = 4096
+MAX_AUTHORITY_RSA_BITS = 8192  # verifying costs the square of the size, and a stranger chooses when
+
+_SEQUENCE = 0x30
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s.*?-----END CERTIFICATE-----", re.DOTALL)
+_FAULTS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    Base64Error,
+)
+
+Extension = TypeVar("Extension", bound=x509.ExtensionType)
+
+
+class Unreadable(Exception):
+    """The bytes are no certificates. Never leaves this package: callers turn it into their own error."""
+
+
+def read_der(data: bytes, *, max_bytes: int, max_count: int) -> tuple[x509.Certificate, ...]:
+    """Read certificates from concatenated DER, at least one and all of the bytes."""
+    if len(data) > max_bytes:
+        raise Unreadable(f"{len(data)} bytes are more than {max_bytes}")
+    found: list[x509.Certificate] = []
+    rest = memoryview(data)
+    while rest:
+        if len(found) == max_count:
+            raise Unreadable(f"more than {max_count} certificates")
+        size = _der_size(rest)
+        found.append(_load(bytes(rest[:size])))
+        rest = rest[size:]
+    if not found:
+        raise Unreadable("there is no certificate")
+    return tuple(found)
+
+
+def read_pem(data: bytes, *, max_bytes: int, max_count: int) -> tuple[x509.Certificate, ...]:
+    """Read every CERTIFICATE block of a PEM text, at least one; text around the blocks is ignored."""
+    if len(data) > max_bytes:
+        raise Unreadable(f"{len(data)} bytes are more than {max_bytes}")
+    blocks = _PEM.findall(data)
+    if not blocks:
+        raise Unreadable("there is no CERTIFICATE block")
+    if len(blocks) > max_count:
+        raise Unreadable(f"more than {max_count} certificates")
+    if len(blocks) != data.count(b"-----BEGIN CERTIFICATE-----"):
+        raise Unreadable("a CERTIFICATE block is broken off")
+    try:
+        return tuple(x509.load_pem_x509_certificate(block) for block in blocks)
+    except _FAULTS as e:
+        raise Unreadable(f"it is no certificate: {_first_line(e)}") from e
+
+
+def extension(cert: x509.Certificate, kind: type[Extension]) -> Extension | None:
+    """The extension's value, or None when the certificate does not have it."""
+    try:
+        return cert.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+    except _FAULTS as e:
+        raise Unreadable(f"its extensions cannot be read: {_first_line(e)}") from e
+
+
+def public_key(cert: x509.Certificate) -> object:
+    """The certificate's public key, of whatever type."""
+    try:
+        return cert.public_key()
+    except _FAULTS as e:
+        raise Unreadable(f"its public key cannot be read: {_first_line(e)}") from e
+
+
+def key_fault(key: object, *, max_rsa_bits: int) -> str:
+    """Why we refuse keys like this one, or an empty text when we do not."""
+    match key:
+        case ec.EllipticCurvePublicKey() | ec.EllipticCurvePrivateKey():
+            return "" if isinstance(key.curve, CURVES) else f"the curve {key.curve.name} is not P-256, P-384 or P-521"
+        case rsa.RSAPublicKey() | rsa.RSAPrivateKey():
+            fits = MIN_RSA_BITS <= key.key_size <= max_rsa_bits
+            return "" if fits else f"RSA of {key.key_size} bits is not within {MIN_RSA_BITS} and {max_rsa_bits}"
+        case ed25519.Ed25519PublicKey() | ed25519.Ed25519PrivateKey():
+            return "Ed25519 is not among the key types we verify"
+        case _:
+            return "its key is neither EC nor RSA"
+
+
+def der(cert: x509.Certificate) -> bytes:
+    """The certificate as DER."""
+    return cert.public_bytes(Encoding.DER)
+
+
+def _load(data: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(data)
+    except _FAULTS as e:
+        raise Unreadable(f"it is no certificate: {_first_line(e)}") from e
+
+
+def _der_size(data: memoryview) -> int:
+    """How many bytes the DER SEQUENCE at the front takes, header included (X.690 8.1.3)."""
+    if len(data) < 2 or data[0] != _SEQUENCE:
+        raise Unreadable("it does not begin with a DER sequence")
+    first = data[1]
+    if first < 0x80:
+        size = 2 + first
+    else:
+        width = first & 0x7F
+        if not 1 <= width <= 4 or len(data) < 2 + width:
+            raise Unreadable("its DER length is broken")
+        size = 2 + width + int.from_bytes(data[2 : 2 + width], "big")
+    if size > len(data):
+        raise Unreadable("it is broken off")
+    return size
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

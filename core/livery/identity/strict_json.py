@@ -1,0 +1,55 @@
+"""JSON as the standards mean it: one value for each name, no NaN, no bombs.
+
+Owns: `parse`, the only way JSON enters this package. Does not own: what the values mean.
+
+Invariant: raises `NotJson` and nothing else. Two readers of one accepted text cannot come to different values: a
+duplicate name, which one reader takes first and another last, is refused at every depth.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class NotJson(Exception):
+    """The text is not JSON we accept. Never leaves this package: callers turn it into their own error."""
+
+
+def parse(data: bytes | str, *, max_bytes: int) -> Any:
+    """Read one JSON value of at most `max_bytes` bytes of UTF-8."""
+    if len(data) > max_bytes:
+        raise NotJson(f"more than {max_bytes} bytes")
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        if "\\u" in text:
+            _refuse_lone_surrogates(value)
+    except RecursionError:
+        raise NotJson("nested too deeply") from None
+    except ValueError as e:  # JSONDecodeError and UnicodeError are its children
+        raise NotJson(str(e)[:200]) from e
+    return value
+
+
+def dump(value: Any) -> bytes:
+    """Write JSON as compact UTF-8."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(n for n in names if names.count(n) > 1)
+        raise ValueError(f"the name {twice[:50]!a} appears twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_lone_surrogates(value: Any) -> None:
+    # "\ud800" is a str in Python that no encoder accepts later, far from here.
+    json.dumps(value, ensure_ascii=False).encode()
