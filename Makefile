@@ -3,34 +3,60 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: up test lint bench wire locks clean install
+.PHONY: up test lint check e2e-unprivileged bench system install install-dev wire locks clean
 .DELETE_ON_ERROR:
 
-$(VENV)/.run: requirements/run.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q --require-hashes -r requirements/dev.lock
-	$(BIN)/pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
-	touch $@
+up: install  ## install, then run CA, agent, policy and two demo services on this machine
+	$(BIN)/livery up $(ARGS)
 
-install: $(VENV)/.run
+test: system lint check e2e-unprivileged  ## install, then run everything CI runs
 
-test: install lint
-	$(BIN)/pytest
-
-lint: install
+lint: install-dev  ## style, types, architecture, generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python core/proto/generate.py --check
 
-wire: install
+check: install-dev  ## every test, with coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+e2e-unprivileged: install-dev  ## the e2e tests once more, as a user without rights (when run as root)
+	$(BIN)/python tests/e2e/unprivileged.py
+
+bench: install-dev  ## write build/bench.json: figures as ratios, all from one run on this machine
+	$(BIN)/python -m tests.bench $(ARGS)
+
+system:  ## the few programs the tests need beside Python
+	@bash tests/system.sh
+
+install: $(VENV)/.run
+install-dev: $(VENV)/.dev
+
+$(VENV)/.run: requirements/run.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes -r requirements/run.lock
+	$(PIP) install --require-hashes -r requirements/build.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.lock
+	$(PIP) install --require-hashes -r requirements/dev.lock
+	touch $@
+
+wire: install-dev  ## generate the stubs from core/proto
 	$(BIN)/python core/proto/generate.py
 
-locks:
+locks: install-dev  ## resolve again and write the locks
 	$(BIN)/uv lock --upgrade
 	$(BIN)/uv export -q --no-emit-project --no-header --no-dev -o requirements/run.lock >/dev/null
+	$(BIN)/uv export -q --no-emit-project --no-header --only-group build -o requirements/build.lock >/dev/null
 	$(BIN)/uv export -q --no-emit-project --no-header --all-groups -o requirements/dev.lock >/dev/null
 
 clean:

@@ -204,7 +204,9 @@ def delete(entry_ids: tuple[str, ...], ca_socket: str, timeout: timedelta) -> No
 
 @entry.command()
 @click.option("-f", "--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
-@click.option("--prune/--no-prune", default=False, help="Delete entries under the file's parents that it does not name.")
+@click.option(
+    "--prune/--no-prune", default=False, help="Delete entries under the file's parents that it does not name."
+)
 @click.option("--dry-run/--no-dry-run", default=False, help="Say what would change; exit 1 if anything would.")
 @ca_socket_option
 @timeout_option
