@@ -18,10 +18,11 @@ def a_pem_key() -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["key", "token", "join_token", "Authorization", "proxy-authorization", "vault_token", "client_secret", "db_password", "x509_svid_key", "private_key", "Set-Cookie", "jwt", "dsn"],
-)
+SECRET_NAMES = """key token join_token Authorization proxy-authorization vault_token client_secret db_password
+    x509_svid_key private_key Set-Cookie jwt dsn"""
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES.split())
 def test_a_field_with_a_secret_name_is_hidden(name: str) -> None:
     assert redact({name: "harmless"}) == {name: HIDDEN}
 
