@@ -44,6 +44,7 @@ class PeerProcess:
     """The process at the other end of a unix socket, as the kernel names it.
 
     `uid` and `gid` are the effective ones. `start_time` counts clock ticks since boot (proc(5), field 22 of stat).
+    `program` is the device and inode of the file it runs; None where we may not see that (proc(5), /proc/pid/exe).
     `pidfd` is owned by the connection and closed with it: whoever needs it longer duplicates it.
     """
 
@@ -52,6 +53,7 @@ class PeerProcess:
     gid: int
     pidfd: int
     start_time: int
+    program: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,8 @@ def process_of(sock: PeerSocket) -> PeerProcess:
     pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     pidfd = _pidfd_of(sock, pid)
     try:
-        process = PeerProcess(pid=pid, uid=uid, gid=gid, pidfd=pidfd, start_time=_start_time(pid))
+        started, program = _start_time(pid), _program(pid)
+        process = PeerProcess(pid=pid, uid=uid, gid=gid, pidfd=pidfd, start_time=started, program=program)
         still_same(process)
     except BaseException:
         os.close(pidfd)
@@ -59,19 +60,21 @@ def process_of(sock: PeerSocket) -> PeerProcess:
 
 
 def still_same(process: PeerProcess) -> None:
-    """Raise `PeerGone` unless the process lives, started when it did and has the effective UID it connected with.
+    """Raise `PeerGone` unless the process lives, started when it did, and runs as the user and the program it did.
 
-    Ask again before the first reply that depends on who the peer is: a pidfd keeps a number from being mistaken, and
-    the UID is what a set-user-ID exec changes.
+    Ask again before the first reply that depends on who the peer is: a pidfd keeps a number from being mistaken, the
+    UID is what a set-user-ID exec changes, and the program is what any exec changes.
     """
-    started, uid = _start_time(process.pid), _effective_uid(process.pid)
-    # Last, because a pidfd that is still alive now proves that the two readings above were of this very process.
+    started, uid, program = _start_time(process.pid), _effective_uid(process.pid), _program(process.pid)
+    # Last, because a pidfd that is still alive now proves that the readings above were of this very process.
     if _ended(process.pidfd):
         raise PeerGone("the calling process has ended", why=f"pid {process.pid} exited")
     if started != process.start_time:
         raise PeerGone("the calling process has ended", why=f"pid {process.pid} now belongs to another process")
     if uid != process.uid:
         raise PeerGone("the calling process changed who it is", why=f"uid {process.uid} when it connected, {uid} now")
+    if program != process.program:
+        raise PeerGone("the calling process became another program", why=f"pid {process.pid} called exec")
 
 
 def _pidfd_of(sock: PeerSocket, pid: int) -> int:
@@ -120,6 +123,14 @@ def _effective_uid(pid: int) -> int:
         if line.startswith(b"Uid:"):
             return int(line.split()[_STATUS_EFFECTIVE])
     raise PeerGone("the calling process cannot be identified", why=f"/proc/{pid}/status names no UID")
+
+
+def _program(pid: int) -> tuple[int, int] | None:
+    try:
+        status = Path(f"/proc/{pid}/exe").stat()
+    except OSError:
+        return None  # a process of another user, which only root may look at; or one that has just ended
+    return status.st_dev, status.st_ino
 
 
 def _proc(pid: int, name: str) -> bytes:

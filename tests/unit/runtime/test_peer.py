@@ -19,6 +19,12 @@ import socket, sys
 s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print("up", flush=True); sys.stdin.readline()
 """
 
+_CONNECT_THEN_BECOME_CAT = """
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); os.set_inheritable(s.fileno(), True)
+os.read(0, 4); os.execv("/bin/cat", ["cat"])
+"""
+
 
 class OldKernel:
     """A socket on a kernel before 6.5, which does not know SO_PEERPIDFD."""
@@ -116,6 +122,26 @@ def test_a_process_that_changed_its_effective_uid_is_refused(pair):
     with pytest.raises(PeerGone, match="changed who it is"):
         still_same(replace(process, uid=process.uid + 1))
     release(process)
+
+
+def test_a_process_that_became_another_program_is_refused(tmp_path):
+    """The number, the start time, the user and even the connection survive an exec; the program does not."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        command = [sys.executable, "-c", _CONNECT_THEN_BECOME_CAT, path]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as popen:
+            accepted, _ = listener.accept()
+            with accepted:
+                process = process_of(accepted)
+                still_same(process)
+                popen.stdin.write(b"now\nI am cat\n")
+                assert popen.stdout.read(8) == b"I am cat"
+                with pytest.raises(PeerGone, match="another program"):
+                    still_same(process)
+                release(process)
+            popen.kill()
 
 
 def test_a_peer_that_this_namespace_cannot_see_is_refused(pair):
