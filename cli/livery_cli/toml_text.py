@@ -35,5 +35,5 @@ def _value(value: object) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(item) for item in value) + "]"
-    # A JSON string is a TOML basic string once DEL, which JSON leaves alone, is escaped.
-    return json.dumps(str(value), ensure_ascii=True).replace("\x7f", "\\u007f")
+    # A JSON string is a TOML basic string (TOML has no surrogate pairs: nothing above ASCII is escaped), but for DEL.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

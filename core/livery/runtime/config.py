@@ -33,7 +33,13 @@ __all__ = ["ROLES", "ConfigError", "Duration", "Problem", "Section", "Setting", 
 
 ROLES: Final = ("ca", "agent", "policy")
 # Variables that belong to no role: read by the command line, or by every program of ours.
-OTHER_VARIABLES: Final = ("LIVERY_CONFIG", "LIVERY_CA_SOCKET", "LIVERY_POLICY_SOCKET", "LIVERY_STATE")
+OTHER_VARIABLES: Final = (
+    "LIVERY_CONFIG",
+    "LIVERY_CA_SOCKET",
+    "LIVERY_AGENT_SOCKET",
+    "LIVERY_POLICY_SOCKET",
+    "LIVERY_TRACEBACK",
+)
 _PREFIX: Final = "LIVERY_"
 _MAX_BYTES: Final = 1024 * 1024
 

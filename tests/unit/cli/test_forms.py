@@ -1,0 +1,131 @@
+"""What users type and what they read: durations, entry files, tables, TOML."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from livery_cli import entry_file
+from livery_cli.options import DURATION
+from livery_cli.output import View, duration, show, show_one
+from livery_cli.toml_text import toml
+
+VIEW = View({"name": "NAME", "when": "WHEN"}, name="name")
+ROW = {"name": "a", "when": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "extra": timedelta(minutes=5)}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172800), ("250ms", 0.25), ("1.5h", 5400)]
+)
+def test_a_duration_is_read(text: str, seconds: float) -> None:
+    assert DURATION.convert(text, None, None) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "90", "s", "-5s", "1x", "1h 2m", "0s", "h1", "9" * 40 + "s", "١s"])
+def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="write it like"):
+        DURATION.convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (59, "59s"), (3900, "1h5m"), (90000, "1d1h"), (-61, "-1m1s")]
+)
+def test_a_duration_is_said_in_its_two_largest_units(seconds: int, text: str) -> None:
+    assert duration(timedelta(seconds=seconds)) == text
+
+
+def test_json_output_has_every_key_and_rfc_3339_times(capsys: pytest.CaptureFixture[str]) -> None:
+    show([ROW], VIEW, "json")
+    assert json.loads(capsys.readouterr().out) == [{"name": "a", "when": "2026-01-02T03:04:05Z", "extra": 300.0}]
+
+
+def test_name_output_is_one_name_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show([ROW, ROW | {"name": "b"}], VIEW, "name")
+    assert capsys.readouterr().out == "a\nb\n"
+
+
+def test_a_table_into_a_pipe_keeps_each_row_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show([ROW | {"name": "x" * 300}], VIEW, "table")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("x" * 300)
+
+
+def test_one_thing_is_shown_with_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    show_one(ROW, VIEW, "table")
+    assert "extra  5m" in capsys.readouterr().out
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z_]{1,8}", fullmatch=True),
+        st.one_of(
+            st.text(st.characters(exclude_categories=["Cs"])), st.integers(-(2**60), 2**60), st.booleans(),
+            st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=3),
+        ),
+        max_size=5,
+    )
+)  # fmt: skip
+def test_written_toml_reads_back_the_same(table: dict[str, object]) -> None:
+    assert tomllib.loads(toml({**table, "inner": table})) == {**table, "inner": table}
+
+
+GOOD = """
+[[entry]]
+spiffe_id = "spiffe://example.org/web"
+parent_id = "spiffe://example.org/node"
+selectors = ["unix:uid:1000"]
+x509_svid_ttl = "10m"
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "entries.toml"
+    path.write_text(text)
+    return path
+
+
+def test_an_entry_file_is_read(tmp_path: Path) -> None:
+    (entry,) = entry_file.read(write(tmp_path, GOOD))
+    assert entry.spiffe_id.path == "/web"
+    assert entry.x509_svid_ttl == 600
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("not toml", "not TOML"),
+        ("[entries]", r"\[\[entry\]\]"),
+        (GOOD.replace("selectors", "selector"), "unknown key 'selector'"),
+        (GOOD.replace('parent_id = "spiffe://example.org/node"', ""), "'parent_id' is missing"),
+        (GOOD + GOOD, "twice"),
+        (GOOD.replace('["unix:uid:1000"]', '"unix:uid:1000"'), "not a list"),
+        (GOOD + "admin = 1", "not true or false"),
+    ],
+)
+def test_a_bad_entry_file_is_refused_with_its_reason(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(entry_file.InvalidEntryFile, match=said):
+        entry_file.read(write(tmp_path, text))
+
+
+def test_a_plan_creates_updates_and_on_request_deletes(tmp_path: Path) -> None:
+    (wanted,) = entry_file.read(write(tmp_path, GOOD))
+    (existing,) = entry_file.read(write(tmp_path, GOOD.replace("10m", "20m")))
+    existing.id = "e1"
+    (stray,) = entry_file.read(write(tmp_path, GOOD.replace("/web", "/other")))
+    (elsewhere,) = entry_file.read(write(tmp_path, GOOD.replace("/node", "/other-node")))
+
+    plan = entry_file.plan([wanted], [existing, stray, elsewhere], prune=True)
+    assert [entry.id for entry in plan.update] == ["e1"]
+    assert not plan.create
+    assert plan.delete == (stray,), "an entry under a parent the file does not name is not ours to delete"
+    assert not entry_file.plan([wanted], [existing, stray], prune=False).delete
+    assert len(entry_file.plan([wanted], [], prune=True).create) == 1
+    assert list(entry_file.plan([wanted], [wanted], prune=True).lines()) == ["nothing to change"]
