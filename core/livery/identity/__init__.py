@@ -9,7 +9,8 @@ made by `verify_x509` and `verify_jwt` alone. Every failure is an `IdentityError
 
 from __future__ import annotations
 
-from livery.identity.bundle import BundleMap, JwtKey, TrustBundle, X509Authority
+from livery.identity.authorities import JwtKey, X509Authority
+from livery.identity.bundle import BundleMap, TrustBundle
 from livery.identity.errors import (
     ExpiredJwtSvid,
     ExpiredX509Svid,

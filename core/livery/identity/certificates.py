@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 from binascii import Error as Base64Error
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.utils import CryptographyDeprecationWarning
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
@@ -36,6 +37,7 @@ _FAULTS = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
     Base64Error,
+    CryptographyDeprecationWarning,  # a serial that is not positive, where warnings are errors
 )
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
@@ -43,6 +45,14 @@ Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
 class Unreadable(Exception):
     """The bytes are no certificates. Never leaves this package: callers turn it into their own error."""
+
+
+class Reader(Protocol):
+    """A way to read certificates from bytes: `read_der` or `read_pem`."""
+
+    def __call__(self, data: bytes, *, max_bytes: int, max_count: int) -> tuple[x509.Certificate, ...]:
+        """Read at least one certificate."""
+        ...
 
 
 def read_der(data: bytes, *, max_bytes: int, max_count: int) -> tuple[x509.Certificate, ...]:
@@ -74,7 +84,7 @@ def read_pem(data: bytes, *, max_bytes: int, max_count: int) -> tuple[x509.Certi
     if len(blocks) != data.count(b"-----BEGIN CERTIFICATE-----"):
         raise Unreadable("a CERTIFICATE block is broken off")
     try:
-        return tuple(x509.load_pem_x509_certificate(block) for block in blocks)
+        return tuple(_positive(x509.load_pem_x509_certificate(block)) for block in blocks)
     except _FAULTS as e:
         raise Unreadable(f"it is no certificate: {_first_line(e)}") from e
 
@@ -111,6 +121,14 @@ def key_fault(key: object, *, max_rsa_bits: int) -> str:
             return "its key is neither EC nor RSA"
 
 
+def key_bytes(cert: x509.Certificate) -> bytes:
+    """The certificate's public key as DER, to compare: equal bytes are equal keys."""
+    try:
+        return cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except _FAULTS as e:
+        raise Unreadable(f"its public key cannot be read: {_first_line(e)}") from e
+
+
 def der(cert: x509.Certificate) -> bytes:
     """The certificate as DER."""
     return cert.public_bytes(Encoding.DER)
@@ -118,9 +136,15 @@ def der(cert: x509.Certificate) -> bytes:
 
 def _load(data: bytes) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(data)
+        return _positive(x509.load_der_x509_certificate(data))
     except _FAULTS as e:
         raise Unreadable(f"it is no certificate: {_first_line(e)}") from e
+
+
+def _positive(cert: x509.Certificate) -> x509.Certificate:
+    if cert.serial_number <= 0:  # RFC 5280 4.1.2.2
+        raise Unreadable("its serial number is not positive")
+    return cert
 
 
 def _der_size(data: memoryview) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -73,7 +72,7 @@ def _split(token: str) -> list[str]:
     """The three parts of the compact serialisation (JWT-SVID 2; RFC 7515 7.1), each in canonical base64url."""
     if len(token) > MAX_TOKEN_BYTES:
         raise _refusal(f"it is longer than {MAX_TOKEN_BYTES} bytes")
-    parts = token.split(".")
+    parts = token.split(".", 3)
     if len(parts) != 3 or not all(_PART.fullmatch(p) for p in parts):
         raise _refusal("it is not a JWS in compact serialisation")
     _decode(parts[2])
@@ -144,7 +143,7 @@ def _moment(claims: dict[str, Any], name: str) -> datetime | None:
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _refusal(f"its {name} is no number")
-    if not math.isfinite(value) or not 0 <= value <= _LAST_MOMENT:
+    if not 0 <= value <= _LAST_MOMENT:  # infinity and NaN are not
         raise _refusal(f"its {name} is no date")
     return datetime.fromtimestamp(value, UTC)
 

@@ -9,7 +9,10 @@ duplicate name, which one reader takes first and another last, is refused at eve
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
+
+MAX_DEPTH = 32
 
 
 class NotJson(Exception):
@@ -23,6 +26,7 @@ def parse(data: bytes | str, *, max_bytes: int) -> Any:
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        _refuse_deep_nesting(value)
         if "\\u" in text:
             _refuse_lone_surrogates(value)
     except RecursionError:
@@ -48,6 +52,22 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_deep_nesting(value: Any) -> None:
+    # What the parser survives, a recursive reader of its result further in may not.
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return
+    raise ValueError(f"nested more than {MAX_DEPTH} deep")
+
+
+def _children(node: Any) -> Collection[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
 
 
 def _refuse_lone_surrogates(value: Any) -> None:

@@ -22,7 +22,8 @@ from cryptography.x509 import verification
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store
 
 from livery.identity import certificates
-from livery.identity.bundle import BundleMap, JwtKey, TrustBundle
+from livery.identity.authorities import JwtKey
+from livery.identity.bundle import BundleMap, TrustBundle
 from livery.identity.certificates import Unreadable
 from livery.identity.errors import (
     ExpiredJwtSvid,
@@ -79,6 +80,7 @@ def verify_x509(chain: Sequence[x509.Certificate], bundles: BundleMap, at: datet
     4. Every certificate presented is of a strength we verify.      RSA sizes, curves
     5. The leaf is within its validity.                             for an error that says which clock to look at
     6. A path leads from the leaf to an authority of that bundle.   RFC 5280 6
+    7. Every issuer on it is within its validity.                   to the fraction of a second, which 6 drops
     """
     check_bounds(chain)  # 1
     spiffe_id = leaf_id(chain[0])  # 2
@@ -88,6 +90,8 @@ def verify_x509(chain: Sequence[x509.Certificate], bundles: BundleMap, at: datet
     _check_strength(chain[1:])  # 4
     _check_window(spiffe_id, chain[0], at)  # 5
     path = _path(spiffe_id, chain, bundle, at)  # 6
+    for issuer in path[1:]:  # 7
+        _check_window(spiffe_id, issuer, at)
     return VerifiedX509Svid(
         id=spiffe_id,
         chain=tuple(chain),
