@@ -75,7 +75,7 @@ def agent_at(address: str) -> Peer:
 @contextmanager
 def channel(peer: Peer) -> Iterator[grpc.Channel]:
     """A channel to the peer; an RPC error inside the block leaves it as a `LiveryError`."""
-    _check_socket(peer)
+    check_socket(peer)
     opened = grpc.insecure_channel(target(peer.address), options=[("grpc.max_receive_message_length", 64 << 20)])
     try:
         yield opened
@@ -101,7 +101,7 @@ def socket_path(address: str) -> Path | None:
     return Path(rest.removeprefix("//")) if rest.startswith("///") else Path(rest)
 
 
-def _check_socket(peer: Peer) -> None:
+def check_socket(peer: Peer) -> None:
     """Say that a socket is missing before gRPC says it less well, after a time-out."""
     path = socket_path(peer.address)
     if path is None:

@@ -7,15 +7,15 @@ and state live under `/run/livery` and `/var/lib/livery` for root, under `$XDG_R
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import click
+
+from livery.runtime.directories import runtime_directory
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -39,22 +39,6 @@ class Duration(click.ParamType[timedelta]):
 
 
 DURATION = Duration()
-
-
-def runtime_directory() -> Path:
-    """Where default sockets live."""
-    if os.geteuid() == 0:
-        return Path("/run/livery")
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(base) / "livery" if base else Path(tempfile.gettempdir()) / f"livery-{os.geteuid()}"
-
-
-def state_directory() -> Path:
-    """Where default state lives."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/livery")
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "livery"
 
 
 def output_option(command: F) -> F:

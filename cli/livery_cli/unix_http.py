@@ -1,0 +1,77 @@
+"""One HTTP request over a unix socket, for client commands: the standard library, so that nothing heavy is loaded.
+
+Owns: the connection and its failures in our words. Does not own: what is asked or what an answer means.
+"""
+
+from __future__ import annotations
+
+import http.client
+from http import HTTPStatus
+import json
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+
+from livery_cli.client import Peer, PeerFailed, Refused, Unreachable, check_socket, socket_path
+
+_LONGEST_ANSWER = 16 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the status and the parsed JSON body."""
+
+    status: int
+    body: object
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket instead of a host."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def ask(peer: Peer, method: str, path: str, body: object = None, *, timeout: timedelta) -> Answer:
+    """One request; raises `Unreachable`, `Refused` (401, 403) or `PeerFailed` (5xx, no JSON)."""
+    check_socket(peer)
+    connection = _UnixConnection(str(socket_path(peer.address)), timeout.total_seconds())
+    try:
+        data = None if body is None else json.dumps(body)
+        connection.request(method, path, data, {"content-type": "application/json"} if data else {})
+        response = connection.getresponse()
+        text = response.read(_LONGEST_ANSWER)
+    except PermissionError as error:
+        raise Refused(
+            f"may not open {peer.address}", why="its mode admits other users only", fix="run as its owner, or as root"
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(
+            f"{peer.name} did not answer at {peer.address}",
+            why=str(error) or type(error).__name__,
+            fix=f"see that it runs ({peer.start_with})",
+        ) from error
+    finally:
+        connection.close()
+    return _judged(peer, response.status, text)
+
+
+def _judged(peer: Peer, status: int, text: bytes) -> Answer:
+    try:
+        body = json.loads(text) if text else None
+    except ValueError as error:
+        raise PeerFailed(f"{peer.name} answered {status} with something that is not JSON") from error
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise Refused(f"{peer.name} refuses this user", why=_message(body), fix="run as its owner, or as root")
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise PeerFailed(f"{peer.name} met an error ({status})", why=_message(body))
+    return Answer(status, body)
+
+
+def _message(body: object) -> str:
+    return str(body.get("detail") or body.get("error") or body) if isinstance(body, dict) else str(body)

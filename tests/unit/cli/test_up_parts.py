@@ -1,0 +1,125 @@
+"""The parts of `livery up` that need no process: what it counts, what it says, where it keeps things, who runs as whom."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from livery_cli.up.board import Board, Call, Identity, Latencies
+from livery_cli.up.events import Event
+from livery_cli.up.layout import Layout
+from livery_cli.up.node_identity import node_identity
+from livery_cli.up.persona import _by_interpreter
+from livery_cli.up.report import Report, report
+from livery_cli.up.screen import PlainScreen, welcome
+
+NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
+CALL = Call("orders", "inventory", "GET", "/stock/pear", "allowed", "", "", 2.5)
+
+
+def identity(serial: str) -> Identity:
+    return Identity("spiffe://td/a", serial, NOW, None)
+
+
+def test_a_new_serial_is_a_rotation_and_the_first_one_is_not() -> None:
+    board = Board()
+    assert [board.hold("a", identity(serial)) for serial in ("1", "1", "2", "2", "3")] == [
+        False, False, True, False, True,
+    ]  # fmt: skip
+    assert board.summary()["rotations"] == 2
+
+
+def test_the_summary_counts_calls_by_outcome() -> None:
+    board = Board()
+    for outcome in ("allowed", "allowed", "denied", "failed"):
+        board.count(Call("a", "b", "GET", "/x/1", outcome, "", "", 1))
+    summary = board.summary()
+    assert (summary["calls"], summary["allowed"], summary["denied"], summary["failures"]) == (4, 2, 1, 1)
+    assert board.by_call["a", "b", "GET /x/…", "allowed"] == 2
+
+
+def test_quantiles_are_within_five_percent_and_memory_is_bounded() -> None:
+    latencies = Latencies()
+    for number in range(1, 10_001):
+        latencies.add(number / 10)
+    assert latencies.quantile(0.5) == pytest.approx(500, rel=0.06)
+    assert latencies.quantile(0.99) == pytest.approx(990, rel=0.06)
+    assert len(latencies.buckets) < 310
+    assert Latencies().quantile(0.5) is None
+
+
+def test_an_event_is_one_line_of_json_with_its_name_first() -> None:
+    line = Event("degraded", NOW, {"what": "ca", "why": "two\nlines"}).line()
+    assert "\n" not in line
+    assert list(json.loads(line))[:3] == ["event", "schema", "time"]
+    assert json.loads(line)["time"] == "2026-05-06T07:08:09.000Z"
+
+
+def test_a_service_reports_a_call_and_livery_up_reads_it_back(capsys: pytest.CaptureFixture[str]) -> None:
+    report(CALL)
+    taken: list[Call] = []
+    reader = Report(taken.append)
+    for line in [*capsys.readouterr().out.splitlines(), "hello", '{"source": 1}', "[]", ""]:
+        reader.line(line)
+    assert taken == [CALL]
+
+
+def test_plain_output_tells_each_kind_of_call_once_and_every_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = PlainScreen(Board())
+    allowed = {"from": "a", "to": "b", "method": "GET", "path": "/x", "outcome": "allowed", "reason": ""}
+    for fields in (allowed, allowed, allowed | {"outcome": "failed"}, allowed | {"outcome": "failed"}):
+        screen.show(Event("call", NOW, fields))
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_the_welcome_ends_with_three_commands_to_try() -> None:
+    ready = dict.fromkeys(
+        ("state", "ca_address", "ca_socket", "spiffe_endpoint_socket", "agent_socket", "policy_socket"), "x"
+    )
+    text = welcome({**ready, "policy_address": "localhost:1", "trust_domain": "td", "services": {}})
+    last = text.splitlines()[-3:]
+    assert all(line.startswith("  livery ") for line in last)
+
+
+def test_sockets_of_a_long_state_path_live_beside_it(tmp_path: Path) -> None:
+    """A unix socket's path is at most 107 bytes."""
+    deep = tmp_path / ("d" * 90)
+    layout = Layout.at(deep)
+    assert layout.borrowed_run
+    assert len(str(layout.workload_socket).encode()) <= 107
+    layout.run.joinpath("ca").rmdir()
+
+
+def test_what_is_secret_cannot_be_entered_by_others(tmp_path: Path) -> None:
+    layout = Layout.at(tmp_path / "s")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in layout.state.iterdir()}
+    assert {modes[name] for name in ("ca", "agent", "node", "logs", "policy")} == {0o700}
+    assert (layout.run / "ca").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_node_identity_is_made_once_and_again_before_it_ends(tmp_path: Path) -> None:
+    first = node_identity(tmp_path, NOW).fingerprint()
+    assert node_identity(tmp_path, NOW + timedelta(days=3000)).fingerprint() == first
+    assert (tmp_path / "node.key").stat().st_mode & 0o777 == 0o600
+    assert node_identity(tmp_path, NOW + timedelta(days=3640)).fingerprint() != first
+    (tmp_path / "node.pem").write_text("garbage")
+    assert node_identity(tmp_path, NOW).fingerprint() != first
+
+
+def test_each_service_gets_an_interpreter_the_kernel_tells_apart(tmp_path: Path) -> None:
+    """The copy imports this installation, and is another `unix:path` than any other service's."""
+    orders, inventory = (_by_interpreter(name, tmp_path) for name in ("orders", "inventory"))
+    program = "import os, livery_cli, livery.identity; print(os.readlink('/proc/self/exe'))"
+    seen = {
+        subprocess.run([persona.interpreter, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+        for persona in (orders, inventory)
+    }
+    assert len(seen | {str(Path(sys.executable).resolve())}) == 3
+    assert f"unix:path:{sorted(seen)[1]}" in orders.selectors
+    made = orders.interpreter.stat().st_mtime_ns
+    assert _by_interpreter("orders", tmp_path).interpreter.stat().st_mtime_ns == made, "made once, not at each start"
