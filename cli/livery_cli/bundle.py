@@ -10,8 +10,8 @@ from datetime import timedelta
 import click
 
 from livery.identity import TrustBundle
-from livery.wire import bundle_api, types_api
 from livery.runtime.spire_types import bundle_from_wire
+from livery.wire import bundle_api, types_api
 from livery_cli.client import ca_at, channel, seconds
 from livery_cli.options import DURATION, ca_socket_option, output_option, timeout_option
 from livery_cli.output import View, show, watch

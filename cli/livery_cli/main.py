@@ -49,30 +49,39 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing raised inside gets past this."""
     try:
         result = livery.main(args=None if arguments is None else list(arguments), standalone_mode=False)
-        return int(result) if isinstance(result, int) else Exit.DONE
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        return Exit.INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        return Exit.USAGE
-    except LiveryError as error:
-        tell(error)
-        return exit_code(error)
-    except BrokenPipeError:
-        # The reader of our output went away (`livery ... | head`): nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.DONE
-    except Exception as error:  # noqa: BLE001  # the boundary of the process
-        return _internal(error)
+    except (Exception, KeyboardInterrupt) as stop:  # noqa: BLE001  # the boundary of the process
+        return _ending(stop)
+    return int(result) if isinstance(result, int) else Exit.DONE
 
 
-def _internal(error: Exception) -> int:
+def _ending(stop: BaseException) -> int:
+    """Tell why a command stopped; its exit code."""
+    code: int
+    match stop:
+        case click.exceptions.Exit():
+            code = stop.exit_code
+        case click.exceptions.Abort() | KeyboardInterrupt():
+            print("interrupted", file=sys.stderr)
+            code = Exit.INTERRUPTED
+        case click.ClickException():
+            stop.show()
+            code = Exit.USAGE
+        case LiveryError():
+            tell(stop)
+            code = exit_code(stop)
+        case BrokenPipeError():
+            # The reader of our output went away (`livery ... | head`): nobody is left to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = Exit.DONE
+        case _:
+            code = _internal(stop)
+    return code
+
+
+def _internal(error: BaseException) -> int:
     """Tell an error that is ours, without a traceback unless it was asked for."""
     if os.environ.get("LIVERY_TRACEBACK"):
-        traceback.print_exc()
+        traceback.print_exception(error)
     tell(
         LiveryError(
             f"livery met an error of its own: {type(error).__name__}",

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from livery.identity import SpiffeId, TrustBundle, X509Svid
 from livery.wire import workload_api
-from livery_cli.client import NotFound, agent_at, channel, seconds
+from livery_cli.client import BadRequest, NotFound, agent_at, channel, seconds
 from livery_cli.exits import Exit
 from livery_cli.options import endpoint_socket_option, output_option, timeout_option
 from livery_cli.output import View, show, show_one
@@ -130,12 +131,8 @@ def fetch_jwt(
 @endpoint_socket_option
 @timeout_option
 @output_option
-def validate_jwt(
-    token: click.utils.LazyFile, audience: str, endpoint_socket: str, timeout: timedelta, output: str
-) -> int:
+def validate_jwt(token: TextIO, audience: str, endpoint_socket: str, timeout: timedelta, output: str) -> int:
     """Validate a JWT-SVID read from a file or from standard input; exit 1 if it is not valid."""
-    from livery_cli.client import BadRequest
-
     request = workload_api.ValidateJWTSVIDRequest(audience=audience, svid=token.read().strip())
     try:
         with channel(agent_at(endpoint_socket)) as opened:

@@ -6,11 +6,11 @@ Owns: the connection and its failures in our words. Does not own: what is asked 
 from __future__ import annotations
 
 import http.client
-from http import HTTPStatus
 import json
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 
 from livery_cli.client import Peer, PeerFailed, Refused, Unreachable, check_socket, socket_path
 

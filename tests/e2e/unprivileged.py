@@ -55,7 +55,10 @@ def install(home: Path, interpreter: str) -> Path:
     """Copy what git tracks (and what is new but not ignored), and install it there from the same locks."""
     checkout = home / "livery"
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file():

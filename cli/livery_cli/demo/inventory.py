@@ -17,7 +17,7 @@ class Inventory:
     def __init__(self) -> None:
         self._stock = dict(_FIRST_STOCK)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return

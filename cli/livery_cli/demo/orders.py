@@ -45,7 +45,7 @@ class Orders:
         self._latest: deque[Call] = deque(maxlen=20)
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return

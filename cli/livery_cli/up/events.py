@@ -29,8 +29,12 @@ class Event:
 
     def sentence(self) -> str:
         """The event as a person reads it, after its time."""
-        form = _SENTENCES.get(self.name, lambda fields: " ".join(f"{key}={value}" for key, value in fields.items()))
+        form = _SENTENCES.get(self.name, _plain)
         return f"{self.time:%H:%M:%S} {self.name:<9} {form(self.fields)}"
+
+
+def _plain(fields: Mapping[str, object]) -> str:
+    return " ".join(f"{key}={value}" for key, value in fields.items())
 
 
 def _call(fields: Mapping[str, object]) -> str:

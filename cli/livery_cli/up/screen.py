@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from rich.console import Console, Group
@@ -76,8 +76,6 @@ class PlainScreen:
         """Print a line of progress every few seconds."""
         if self._next is not None and (now - self._next).total_seconds() < 0:
             return
-        from datetime import timedelta
-
         first = self._next is None
         self._next = now + timedelta(seconds=_PLAIN_EVERY)
         if not first and self._board.outcomes:
@@ -173,12 +171,11 @@ def welcome(ready: Mapping[str, object]) -> str:
 
 def next_commands(ready: Mapping[str, object]) -> list[str]:
     """Three commands, ready to paste."""
-    domain = ready["trust_domain"]
+    orders, inventory = (f"spiffe://{ready['trust_domain']}/{name}" for name in ("orders", "inventory"))
     return [
         f"livery inspect --agent-socket {ready['agent_socket']}",
         f"livery entry list --ca-socket {ready['ca_socket']}",
-        f"livery can spiffe://{domain}/orders http:DELETE spiffe://{domain}/inventory"
-        f" --policy-socket {ready['policy_socket']}",
+        f"livery can {orders} http:DELETE {inventory} --policy-socket {ready['policy_socket']}",
     ]
 
 

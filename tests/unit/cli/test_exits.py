@@ -61,9 +61,7 @@ def test_an_unknown_command_is_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "frobnicate" in capsys.readouterr().err
 
 
-def test_nobody_at_the_socket_is_3_and_says_how_to_start_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nobody_at_the_socket_is_3_and_says_how_to_start_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["entry", "list", "--ca-socket", f"unix:{tmp_path}/none.sock"]) == Exit.UNREACHABLE
     told = capsys.readouterr().err
     assert "none.sock" in told

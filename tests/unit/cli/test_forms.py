@@ -34,9 +34,7 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
         DURATION.convert(text, None, None)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0s"), (59, "59s"), (3900, "1h5m"), (90000, "1d1h"), (-61, "-1m1s")]
-)
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (59, "59s"), (3900, "1h5m"), (90000, "1d1h"), (-61, "-1m1s")])
 def test_a_duration_is_said_in_its_two_largest_units(seconds: int, text: str) -> None:
     assert duration(timedelta(seconds=seconds)) == text
 

@@ -1,4 +1,4 @@
-"""The parts of `livery up` that need no process: what it counts, what it says, where it keeps things, who runs as whom."""
+"""The parts of `livery up` that need no process: what it counts and says, where it keeps things, who runs as whom."""
 
 from __future__ import annotations
 
