@@ -1,0 +1,125 @@
+"""The issuance journal: numbering, uniqueness, outcomes once, and what a start makes of open intents."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from livery_ca.ledger import merkle
+from livery_ca.model import JwtRecord, Outcome, Page
+from livery_ca.store import Store
+from livery_ca.store.errors import JournalConflict
+from livery_ca.store.journal import Settlement
+from tests.fakes.clock import START, FakeClock
+from tests.unit.ca.store.values import intent, sid
+
+
+async def test_intents_are_numbered_without_a_gap_whoever_appends(store: Store) -> None:
+    """RFC 6962: the log is a sequence; groups that fail leave no hole in it."""
+    await store.journal.append([intent(1), intent(2)])
+    with pytest.raises(JournalConflict):
+        await store.journal.append([intent(3), intent(1)])
+    groups = await asyncio.gather(*(store.journal.append([intent(100 + i), intent(200 + i)]) for i in range(10)))
+    numbers = sorted(i.index for group in groups for i in group)
+    assert numbers == list(range(2, 22))
+    assert await store.leaves.size() == 22
+    assert await store.journal.get(3) is None
+
+
+async def test_the_leaf_of_each_intent_is_in_the_log_at_its_index(store: Store) -> None:
+    """So the tree's root commits to every TBS the authority meant to sign."""
+    made = await store.journal.append([intent(i) for i in range(1, 6)])
+    hashes = await store.leaves.hashes(0, 5)
+    assert hashes == tuple(merkle.leaf_hash(i.tbs) for i in made)
+    assert await store.leaves.hashes(1, 3) == hashes[1:3]
+
+
+async def test_a_serial_is_never_journalled_twice(store: Store) -> None:
+    await store.journal.append([intent(2**159 - 1)])
+    with pytest.raises(JournalConflict):
+        await store.journal.append([intent(2**159 - 1)])
+
+
+async def test_an_intent_comes_back_with_its_outcome(store: Store) -> None:
+    (made,) = await store.journal.append([intent(7, entry_id="e", authorized_by="policy 3")])
+    settled = await store.journal.get(7)
+    assert settled is not None
+    assert (settled.intent, settled.outcome) == (made, None)
+    at = START + timedelta(seconds=1)
+    await store.journal.settle([Settlement(made.index, Outcome.ISSUED, at, signature=b"sig")])
+    settled = await store.journal.get(7)
+    assert settled is not None
+    assert (settled.outcome, settled.settled_at, settled.signature) == (Outcome.ISSUED, at, b"sig")
+
+
+async def test_an_intent_is_settled_at_most_once(store: Store) -> None:
+    """A second outcome is refused with its whole group, and the first stands."""
+    first, second = await store.journal.append([intent(1), intent(2)])
+    await store.journal.settle([Settlement(first.index, Outcome.ISSUED, START)])
+    with pytest.raises(JournalConflict):
+        again = [Settlement(i.index, Outcome.FAILED, START) for i in (first, second)]
+        await store.journal.settle(again)
+    outcomes = [s.outcome for s in (await store.journal.list()).items]
+    assert outcomes == [Outcome.ISSUED, None]
+
+
+async def test_at_a_start_open_intents_become_unknown_and_settled_ones_stay(
+    store: Store, store_path: Path, clock: FakeClock
+) -> None:
+    """And an unknown one can never be settled as issued."""
+    made = await store.journal.append([intent(i) for i in (1, 2, 3)])
+    await store.journal.settle([Settlement(made[0].index, Outcome.ISSUED, START)])
+    await store.close()
+    again = await Store.open(store_path, clock=clock)
+    try:
+        assert await again.journal.abandon_open(START) == 2
+        assert await again.journal.abandon_open(START) == 0
+        counts = await again.journal.unsettled_counts()
+        assert counts == {None: 0, Outcome.FAILED: 0, Outcome.WITHHELD: 0, Outcome.UNKNOWN: 2}
+        listed = (await again.journal.list(Outcome.UNKNOWN)).items
+        assert [s.intent.serial for s in listed] == [2, 3]
+        with pytest.raises(JournalConflict):
+            await again.journal.settle([Settlement(made[1].index, Outcome.ISSUED, START)])
+    finally:
+        await again.close()
+
+
+async def test_the_journal_is_listed_by_page(store: Store) -> None:
+    await store.journal.append([intent(i) for i in range(1, 6)])
+    page = await store.journal.list(page=Page(3))
+    assert [s.intent.serial for s in page.items] == [1, 2, 3]
+    assert page.last_row is not None
+    rest = await store.journal.list(page=Page(3, page.last_row))
+    assert [s.intent.serial for s in rest.items] == [4, 5]
+
+
+async def test_the_last_time_is_the_newest_intents(store: Store) -> None:
+    assert await store.journal.last_time() is None
+    later = START + timedelta(microseconds=1)
+    await store.journal.append([intent(1), intent(2, later)])
+    assert await store.journal.last_time() == later
+
+
+async def test_pruning_keeps_leaves_open_intents_and_the_newest(store: Store) -> None:
+    """The log forgets no leaf, and the clock keeps what it is held against."""
+    old, still_open, newest = await store.journal.append([intent(i) for i in (1, 2, 3)])
+    await store.journal.settle([Settlement(i.index, Outcome.ISSUED, START) for i in (old, newest)])
+    record = JwtRecord(b"h" * 32, sid("/w"), ("aud",), "kid", "x", START, START + timedelta(minutes=5))
+    await store.journal.record_jwt(record)
+    assert await store.journal.prune(START + timedelta(days=30)) == 2
+    assert [s.intent for s in (await store.journal.list()).items] == [still_open, newest]
+    assert await store.leaves.size() == 3
+    (fourth,) = await store.journal.append([intent(4)])
+    assert fourth.index == 3
+
+
+async def test_an_intents_times_keep_their_microseconds(store: Store) -> None:
+    at = START + timedelta(microseconds=123457)
+    (made,) = await store.journal.append([replace(intent(1, at), not_after=at)])
+    settled = await store.journal.get(1)
+    assert settled is not None
+    assert settled.intent == made
