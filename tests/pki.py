@@ -27,26 +27,36 @@ BACKDATE = timedelta(seconds=10)
 
 AnyPrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
+_CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1(), "secp256k1": ec.SECP256K1()}
 _RSA: dict[tuple[int, int], rsa.RSAPrivateKey] = {}  # slow to make, and every test may share them
 
 
 def new_key(kind: str = "P-256", *, nth: int = 0) -> Any:
-    """A private key: P-256, P-384, P-521, secp256k1, ed25519 or rsa-<bits> (RSA keys are shared; `nth` tells apart)."""
-    match kind:
-        case "P-256":
-            return ec.generate_private_key(ec.SECP256R1())
-        case "P-384":
-            return ec.generate_private_key(ec.SECP384R1())
-        case "P-521":
-            return ec.generate_private_key(ec.SECP521R1())
-        case "secp256k1":
-            return ec.generate_private_key(ec.SECP256K1())
-        case "ed25519":
-            return ed25519.Ed25519PrivateKey.generate()
+    """A private key: P-256, P-384, P-521, secp256k1, ed25519 or rsa-<bits>.
+
+    RSA keys are shared, and `nth` tells them apart; above 4096 bits a key can be certified and cannot sign.
+    """
+    if kind == "ed25519":
+        return ed25519.Ed25519PrivateKey.generate()
+    if kind in _CURVES:
+        return ec.generate_private_key(_CURVES[kind])
     size = (int(kind.removeprefix("rsa-")), nth)
+    if size[0] > 4096:
+        return OversizedKey(size[0])
     if size not in _RSA:
         _RSA[size] = rsa.generate_private_key(65537, size[0])
     return _RSA[size]
+
+
+@dataclass(frozen=True)
+class OversizedKey:
+    """The public half of an RSA key so big that finding its primes would take minutes: nobody can sign with it."""
+
+    bits: int
+
+    def public_key(self) -> rsa.RSAPublicKey:
+        """An odd modulus of that many bits."""
+        return rsa.RSAPublicNumbers(65537, (1 << (self.bits - 1)) | 1).public_key()
 
 
 def digest_for(key: Any) -> Any:

@@ -97,8 +97,8 @@ class TrustBundle:
     def overlap(self, other: TrustBundle) -> str:
         """What an authority of this bundle has in common with one of `other`, or an empty text.
 
-        A key belongs to one trust domain (Trust Domain and Bundle 3). An authority that takes another domain's subject
-        or key identifier is no better: verifiers that hold both at once may pick the wrong one and refuse everybody.
+        A key belongs to one trust domain (Trust Domain and Bundle 6.2). An authority with another domain's subject or
+        key identifier is no better: a verifier that holds both at once may pick the wrong one and refuse everybody.
         """
         for name, marks in _MARKS.items():
             if not {marks(a) for a in self.x509_authorities}.isdisjoint(marks(a) for a in other.x509_authorities):
@@ -128,7 +128,7 @@ class BundleMap(Mapping[TrustDomain, TrustBundle]):
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read a bundle map (Trust Domain and Bundle 4.4). Refresh hints in it are ignored, as it demands."""
+        """Read a bundle map (Trust Domain and Bundle 5.1). Refresh hints in it are ignored, as it demands."""
         entries = document.parse(data, max_bytes=MAX_MAP_BYTES).get("trust_domains")
         if not isinstance(entries, dict):
             raise InvalidBundle("not a bundle map", why="it has no trust_domains object")

@@ -94,7 +94,7 @@ def jwt_jwk(key: JwtKey, *, with_use: bool) -> dict[str, Any]:
 
 def _x509_authority(entry: dict[str, Any]) -> X509Authority | None:
     chain, key = entry.get("x5c"), _read_key(entry)
-    if not chain or key is None:  # X509-SVID 6.1: ignore an entry without a certificate
+    if not chain or key is None:  # X509-SVID 6.2: ignore an entry without a certificate
         return None
     if not isinstance(chain, list) or not isinstance(chain[0], str):
         raise _refusal("an x5c is not an array of texts")

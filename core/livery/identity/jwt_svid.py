@@ -69,7 +69,7 @@ class JwtSvid:
 
 
 def _split(token: str) -> list[str]:
-    """The three parts of the compact serialisation (JWT-SVID 2; RFC 7515 7.1), each in canonical base64url."""
+    """The three parts of the compact serialisation (JWT-SVID 5.1; RFC 7515 7.1), each in canonical base64url."""
     if len(token) > MAX_TOKEN_BYTES:
         raise _refusal(f"it is longer than {MAX_TOKEN_BYTES} bytes")
     parts = token.split(".", 3)

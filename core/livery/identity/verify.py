@@ -76,7 +76,7 @@ def verify_x509(chain: Sequence[x509.Certificate], bundles: BundleMap, at: datet
 
     1. The chain is within bounds.                                  (before any cryptography)
     2. The leaf keeps every leaf rule and names one SPIFFE ID.      X509-SVID 2, 4.3, 5.2
-    3. The bundle is that of the ID's own trust domain.             X509-SVID 5
+    3. The bundle is that of the ID's own trust domain.             Trust Domain and Bundle 3
     4. Every certificate presented is of a strength we verify.      RSA sizes, curves
     5. The leaf is within its validity.                             for an error that says which clock to look at
     6. A path leads from the leaf to an authority of that bundle.   RFC 5280 6
@@ -111,8 +111,8 @@ def verify_jwt(
 ) -> VerifiedJwtSvid:
     """Verify a token as of `at` (aware), made for `audience` (ours; of several, any one).
 
-    1. The token has the shape of a JWT-SVID, its algorithm included.     JWT-SVID 2, 3
-    2. The key is the one it names, of its own trust domain's JWT keys.   JWT-SVID 4, 5.3
+    1. The token has the shape of a JWT-SVID, its algorithm included.     JWT-SVID 2, 3, 5.1
+    2. The key is the one it names, of its own trust domain's JWT keys.   JWT-SVID 4, 6.2
     3. That key is of the type its algorithm wants and signed it.         RFC 7518 3
     4. It is within its validity.                                         JWT-SVID 3.3; RFC 7519 4.1.4, 4.1.5
     5. It names us.                                                       JWT-SVID 3.2
@@ -208,11 +208,6 @@ def _check_audience(svid: JwtSvid, audience: str | Collection[str]) -> None:
         raise WrongAudience(f"{svid.id} is not trusted", why="the token is for somebody else")
 
 
-def _is_ca(_policy: object, _cert: x509.Certificate, constraints: x509.BasicConstraints) -> None:
-    if not constraints.ca:
-        raise ValueError("an issuer is not a CA")
-
-
 def _signs_certificates(_policy: object, _cert: x509.Certificate, usage: x509.KeyUsage | None) -> None:
     if usage is not None and not usage.key_cert_sign:
         raise ValueError("an issuer may not sign certificates")
@@ -222,6 +217,6 @@ def _signs_certificates(_policy: object, _cert: x509.Certificate, usage: x509.Ke
 _LEAF_POLICY = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
 _CA_POLICY = (
     ExtensionPolicy.permit_all()
-    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_ca)
+    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)  # present, and cA is then always demanded
     .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _signs_certificates)
 )

@@ -35,7 +35,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 MAX_CHAIN = 8  # certificates, the leaf included
 MAX_CHAIN_BYTES = 64 * 1024
 MAX_KEY_BYTES = 16 * 1024
-MAX_HINT_BYTES = 1024  # Workload API 5.2.1
+MAX_HINT_BYTES = 1024  # Workload API 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def check_bounds(chain: Sequence[x509.Certificate]) -> None:
 
 
 def leaf_id(cert: x509.Certificate) -> SpiffeId:
-    """The SPIFFE ID of a leaf that keeps every rule for leaves (X509-SVID 2, 4 and 5.2); time and authority aside."""
+    """The SPIFFE ID of a leaf that keeps every rule for leaves (X509-SVID 2, 4.3, 5.2); time and authority aside."""
     try:
         spiffe_id = _only_uri(cert)
         fault = _constraint_fault(cert) or _usage_fault(cert) or _key_fault(cert)
