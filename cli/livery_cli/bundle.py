@@ -56,7 +56,7 @@ def show_(form: str, ca_socket: str, timeout: timedelta) -> None:
         stub = bundle_api.BundleStub(opened)
         held = bundle_from_wire(stub.GetBundle(bundle_api.GetBundleRequest(), timeout=seconds(timeout)))
     text = held.to_pem() if form == "pem" else held.to_jwks()
-    click.echo((text.decode() if isinstance(text, bytes) else text).rstrip("\n"))
+    click.echo(text.decode().rstrip("\n"))
 
 
 @bundle.command("list")
