@@ -1,0 +1,156 @@
+"""The Entry service: registration entries for administrators, and each agent's share of them.
+
+Owns: `spire.api.server.entry.v1.Entry`, all of it. Does not own: entitlement (`entries`), single changes
+(`entry_changes`), the wire's form of an entry (`entry_form`), the paged exchange with agents (`entry_sync`).
+
+Invariant: items of a batch are independent; each has a status, in the order of the request.
+"""
+
+# ruff: noqa: N802, ARG002 - methods and parameters are the wire's
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from grpc.aio import ServicerContext
+
+from livery.identity import TrustDomain
+from livery.runtime.clock import Clock
+from livery.wire import entry_api, types_api
+from livery_ca.doors import entry_filter, entry_form, paging
+from livery_ca.doors.entry_changes import EntryChanges
+from livery_ca.doors.entry_sync import serve
+from livery_ca.doors.gate import Gate, admission_of
+from livery_ca.doors.presence import given
+from livery_ca.doors.refusals import Failed, InvalidArgument, Missing, failing
+from livery_ca.entries.catalog import Catalog
+from livery_ca.entries.validation import weak_selectors
+from livery_ca.model import Entry
+from livery_ca.store.entries import Entries
+
+_log = structlog.stdlib.get_logger(__name__)
+
+Context = ServicerContext[Any, Any]
+Mask = types_api.EntryMask
+Result = TypeVar("Result")
+
+WARNING_KEY = "livery-warning"
+_SYNC = "/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries"
+_TOGETHER = 64  # items of a batch handed to the store at a time, which commits them as one group
+
+
+@dataclass(frozen=True, slots=True)
+class EntryDoor(entry_api.EntryServicer):
+    """Answers for the entries."""
+
+    ours: TrustDomain
+    entries: Entries
+    changes: EntryChanges
+    catalog: Catalog
+    gate: Gate
+    clock: Clock
+
+    async def CountEntries(
+        self, request: entry_api.CountEntriesRequest, context: Context
+    ) -> entry_api.CountEntriesResponse:
+        """How many entries pass the filter."""
+        wanted = entry_filter.read(given(request, "filter", entry_api.CountEntriesRequest.Filter), self.ours)
+        with failing("failed to count entries"):
+            return entry_api.CountEntriesResponse(count=await self.entries.count(wanted))
+
+    async def ListEntries(
+        self, request: entry_api.ListEntriesRequest, context: Context
+    ) -> entry_api.ListEntriesResponse:
+        """The entries that pass the filter, in pages."""
+        page = paging.read_page(request.page_size, request.page_token)
+        wanted = entry_filter.read(given(request, "filter", entry_api.ListEntriesRequest.Filter), self.ours)
+        with failing("failed to list entries"):
+            listing = await self.entries.list(wanted, page)
+        mask = given(request, "output_mask", Mask)
+        found = [entry_form.write(entry, mask) for entry in listing.items]
+        return entry_api.ListEntriesResponse(entries=found, next_page_token=paging.next_token(page, listing))
+
+    async def GetEntry(self, request: entry_api.GetEntryRequest, context: Context) -> types_api.Entry:
+        """One entry."""
+        if not request.id:
+            raise InvalidArgument("missing ID")
+        with failing("failed to fetch entry"):
+            entry = await self.entries.get(request.id)
+        if entry is None:
+            raise Missing("entry not found")
+        return entry_form.write(entry, given(request, "output_mask", Mask))
+
+    async def BatchCreateEntry(
+        self, request: entry_api.BatchCreateEntryRequest, context: Context
+    ) -> entry_api.BatchCreateEntryResponse:
+        """Add entries."""
+        shown, asked_by = given(request, "output_mask", Mask), admission_of(context).asked_by
+        results = await _batch(self.changes.create(each, shown, asked_by) for each in request.entries)
+        _warn(context, request.entries)
+        return entry_api.BatchCreateEntryResponse(results=results)
+
+    async def BatchUpdateEntry(
+        self, request: entry_api.BatchUpdateEntryRequest, context: Context
+    ) -> entry_api.BatchUpdateEntryResponse:
+        """Replace the fields of the input mask; without one, all of them."""
+        mask = given(request, "input_mask", Mask) or entry_form.ALL_FIELDS
+        shown, asked_by = given(request, "output_mask", Mask), admission_of(context).asked_by
+        results = await _batch(self.changes.update(each, mask, shown, asked_by) for each in request.entries)
+        if mask.selectors:
+            _warn(context, request.entries)
+        return entry_api.BatchUpdateEntryResponse(results=results)
+
+    async def BatchDeleteEntry(
+        self, request: entry_api.BatchDeleteEntryRequest, context: Context
+    ) -> entry_api.BatchDeleteEntryResponse:
+        """Remove entries."""
+        asked_by = admission_of(context).asked_by
+        results = await _batch(self.changes.delete(entry_id, asked_by) for entry_id in request.ids)
+        return entry_api.BatchDeleteEntryResponse(results=results)
+
+    async def GetAuthorizedEntries(
+        self, request: entry_api.GetAuthorizedEntriesRequest, context: Context
+    ) -> entry_api.GetAuthorizedEntriesResponse:
+        """Everything the calling agent is entitled to, in one message."""
+        mask = given(request, "output_mask", Mask)
+        entries = await self._entitled(context)
+        return entry_api.GetAuthorizedEntriesResponse(entries=[entry_form.write(entry, mask) for entry in entries])
+
+    async def SyncAuthorizedEntries(
+        self, request_iterator: AsyncIterator[entry_api.SyncAuthorizedEntriesRequest], context: Context
+    ) -> AsyncIterator[entry_api.SyncAuthorizedEntriesResponse]:
+        """The same in pages: revisions first, then the entries asked for."""
+        caller = admission_of(context).caller
+
+        async def check() -> None:
+            await self.gate.admit(_SYNC, caller)
+
+        async for response in serve(request_iterator, await self._entitled(context), check):
+            yield response
+
+    async def _entitled(self, context: Context) -> tuple[Entry, ...]:
+        node = admission_of(context).node
+        if node is None:
+            raise Failed("caller ID missing from request context")
+        with failing("failed to fetch entries"):
+            return await self.catalog.authorized(node.id, node.selectors, self.clock.now())
+
+
+async def _batch(items: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Carry out the items in their order, many per commit of the store."""
+    waiting = list(items)
+    results: list[Result] = []
+    for start in range(0, len(waiting), _TOGETHER):
+        results += await asyncio.gather(*waiting[start : start + _TOGETHER])
+    return results
+
+
+def _warn(context: Context, entries: Iterable[types_api.Entry]) -> None:
+    """Say which selectors prove little. SPIRE's messages have no place for it, so it rides in the trailer."""
+    for entry in entries:
+        if warning := weak_selectors(entry.selectors):
+            _log.warning("weak selectors", entry=entry.id, spiffe_path=entry.spiffe_id.path, why=warning)
+            context.set_trailing_metadata(((WARNING_KEY, warning),))

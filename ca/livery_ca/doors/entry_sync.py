@@ -1,0 +1,65 @@
+"""The exchange by which an agent learns its entries: everything at once when they fit, revisions and questions if not.
+
+Owns: the order of messages of SyncAuthorizedEntries. Does not own: which entries those are, or who asks.
+
+Invariants: the first request's mask holds for the whole stream; a page has at most `PAGE_SIZE` entries; an entry the
+agent is not entitled to is never sent, whatever ids it asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+from livery.wire import entry_api, types_api
+from livery_ca.doors import entry_form
+from livery_ca.doors.refusals import InvalidArgument
+from livery_ca.model import Entry
+
+PAGE_SIZE = 500
+
+Requests = AsyncIterator[entry_api.SyncAuthorizedEntriesRequest]
+Response = entry_api.SyncAuthorizedEntriesResponse
+Check = Callable[[], Awaitable[None]]
+
+
+async def serve(
+    requests: Requests, entries: Sequence[Entry], check: Check, page_size: int = PAGE_SIZE
+) -> AsyncIterator[Response]:
+    """Answer the stream from `entries`. `check` is asked at each further request, and raises to end the stream."""
+    first = await anext(requests, None)
+    if first is None:
+        return
+    mask = _initial_mask(first)
+    if len(entries) <= page_size:
+        yield Response(entries=[entry_form.write(entry, mask) for entry in entries])
+        return
+    for page, more in _pages(entries, page_size):
+        yield Response(entry_revisions=[_revision(entry) for entry in page], more=more)
+    by_id = {entry.id: entry for entry in entries}
+    async for request in requests:
+        await check()
+        wanted = [by_id[entry_id] for entry_id in sorted(set(request.ids)) if entry_id in by_id]
+        for page, more in _pages(wanted, page_size):
+            yield Response(entries=[entry_form.write(entry, mask) for entry in page], more=more)
+
+
+def _initial_mask(request: entry_api.SyncAuthorizedEntriesRequest) -> types_api.EntryMask | None:
+    if request.ids:
+        raise InvalidArgument("specifying IDs on initial request is not supported")
+    if not request.HasField("output_mask"):
+        return None
+    if not request.output_mask.revision_number:
+        raise InvalidArgument("revision number cannot be masked")
+    return request.output_mask
+
+
+def _pages(entries: Sequence[Entry], size: int) -> Iterator[tuple[Sequence[Entry], bool]]:
+    """Pages and whether another follows; nothing at all is one empty page, since the agent waits for an answer."""
+    for start in range(0, max(len(entries), 1), size):
+        yield entries[start : start + size], start + size < len(entries)
+
+
+def _revision(entry: Entry) -> entry_api.EntryRevision:
+    return entry_api.EntryRevision(
+        id=entry.id, revision_number=entry.revision_number, created_at=int(entry.created_at.timestamp())
+    )
