@@ -1,8 +1,8 @@
-"""The peer of a connection, as the kernel knows it.
+"""The peer of a connection, as the kernel and TLS know it.
 
-Owns: from a unix socket to a `PeerProcess` (SO_PEERPIDFD where the kernel has it, else SO_PEERCRED with a pidfd
-opened by number), and the check that a process is still the one it was. Does not own: what the process may do, nor
-its pidfd once returned: the connection closes that.
+Owns: from a unix socket to a `PeerProcess` (SO_PEERPIDFD where the kernel has it, else SO_PEERCRED with a pidfd opened
+by number), the check that a process is still the one it was, and from a TLS connection to its verified SVID. Does not
+own: what the peer may do, nor a pidfd once returned: the connection closes that.
 
 Invariants: a `PeerProcess` was alive while its start time was read, so the number and the process belong together; a
 process that ended, or that this PID namespace cannot see, is never returned.
@@ -10,14 +10,21 @@ process that ended, or that this PID namespace cannot see, is never returned.
 
 from __future__ import annotations
 
+import _ssl
 import os
 import select
 import socket
+import ssl
 import struct
+import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from cryptography import x509
+
 from livery.errors import Kind, LiveryError
+from livery.identity import BundleMap, VerifiedX509Svid, parse_chain, verify_x509
 from livery.runtime.caller import PeerProcess
 
 SO_PEERPIDFD = 77  # Linux 6.5, include/uapi/asm-generic/socket.h; the socket module does not name it yet
@@ -138,3 +145,31 @@ def _proc(pid: int, name: str) -> bytes:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError as error:
         raise PeerGone("the calling process has ended", why=f"/proc/{pid}/{name}: {error.strerror}") from error
+
+
+def peer_chain(tls: ssl.SSLObject) -> tuple[x509.Certificate, ...]:
+    """Return the certificates that the peer sent, leaf first; none without a client certificate. Nothing is verified.
+
+    Raises `InvalidX509Svid` for a chain that is too long or cannot be parsed.
+    """
+    if not tls.getpeercert(binary_form=True):  # without one, the chain below is not empty but None
+        return ()
+    return parse_chain(b"".join(_unverified_chain(tls)))
+
+
+def verified_peer(tls: ssl.SSLObject, bundles: BundleMap, at: datetime) -> VerifiedX509Svid | None:
+    """Return who the peer proved to be as of `at`; None if it showed no certificate. Raises an `IdentityError`.
+
+    Call it right after the handshake and before any byte is used: OpenSSL accepts what SPIFFE does not (two URI SANs,
+    a CA as a leaf, an ID that another trust domain's authority minted).
+    """
+    chain = peer_chain(tls)
+    return verify_x509(chain, bundles, at) if chain else None
+
+
+def _unverified_chain(tls: ssl.SSLObject) -> list[bytes]:
+    if sys.version_info >= (3, 13):
+        return tls.get_unverified_chain()
+    # Public from Python 3.13 on; below, the same call is there under this name.
+    certificates = tls._sslobj.get_unverified_chain()  # type: ignore[attr-defined]  # noqa: SLF001
+    return [each.public_bytes(_ssl.ENCODING_DER) for each in certificates]

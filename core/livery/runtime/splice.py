@@ -1,0 +1,329 @@
+"""Two connections made into one: what arrives at either end leaves at the other.
+
+Owns: the ends (plain and TLS), backpressure between them, half-close, and how an end is closed so that its last bytes
+arrive. Does not own: who is at an end, or whether two ends may be joined.
+
+Invariants: a TLS end hands over not one byte before it is joined; an end stops reading while the other one cannot
+write, so at most a buffer and one read are held per direction; an end that was told to close is gone within `LINGER`,
+whatever its peer does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import suppress
+from typing import Protocol, cast
+
+from livery.runtime.http2_frames import FrameCursor
+from livery.runtime.tls_engine import SLICE, TlsEngine
+
+LINGER = 2.0  # seconds that a peer has to read our last bytes
+
+
+class Watcher(Protocol):
+    """Who is told about an end: the front door's or the dialer's part in one connection."""
+
+    def made(self, end: End, /) -> None:
+        """The end is connected and holds still; a TLS end waits for `secure`."""
+        ...
+
+    def lost(self, end: End, /) -> None:
+        """The end is gone."""
+        ...
+
+
+class TlsWatcher(Watcher, Protocol):
+    """Who is told about a TLS end."""
+
+    def shaken(self, end: TlsEnd, /) -> None:
+        """The TLS handshake is complete; nothing was handed over yet."""
+        ...
+
+    def failed(self, end: TlsEnd, error: ssl.SSLError, /) -> None:
+        """TLS failed, before or after the handshake. The end sends its alert and closes by itself."""
+        ...
+
+    def received(self, end: TlsEnd, /) -> None:
+        """The first decrypted byte has come."""
+        ...
+
+
+class End(asyncio.Protocol):
+    """One end of a splice, plain. `buffered` is how many bytes may wait to be sent before the other end is held."""
+
+    def __init__(self, buffered: int, watcher: Watcher | None = None) -> None:
+        self._buffered = buffered
+        self._watcher = watcher
+        self._transport: asyncio.Transport | None = None
+        self._other: End | None = None
+        self._closing = False
+        self._has_ended_writing = False
+        self.is_full = False
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The connection below; only once `made` was called."""
+        assert self._transport is not None
+        return self._transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hold still until joined."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=self._buffered)
+        self._transport.pause_reading()
+        if self._watcher is not None:
+            self._watcher.made(self)
+
+    def join(self, other: End) -> None:
+        """Send what the other end reads; called once for each of the two, then `flow`."""
+        self._other = other
+        if self.is_full:
+            other.hold()
+
+    def flow(self) -> None:
+        """Begin to read."""
+        if self._other is not None and not self._other.is_full:
+            self.let_go()
+
+    def hold(self) -> None:
+        """Read nothing for now."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def let_go(self) -> None:
+        """Read again."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def send(self, data: bytes) -> None:
+        """Write to the peer."""
+        if not self._closing:
+            self._write(data)
+
+    def end_writing(self) -> None:
+        """The other end will send nothing more: say so to the peer, which may still be sending."""
+        if not self._has_ended_writing and not self.transport.is_closing() and self.transport.can_write_eof():
+            self._has_ended_writing = True
+            self.transport.write_eof()
+
+    def close(self) -> None:
+        """Send what is buffered and close; whatever the peer does, the end is gone after `LINGER`."""
+        if self._transport is None or self._closing:
+            return
+        self._closing = True
+        self._close_other()
+        self._transport.close()
+        asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Hand over what came."""
+        if self._other is not None and not self._closing:
+            self._other.send(data)
+
+    def eof_received(self) -> bool:
+        """Half-close: the other direction goes on."""
+        if self._other is None:
+            return False
+        self._other.end_writing()
+        return True
+
+    def pause_writing(self) -> None:
+        """The peer reads too slowly: read nothing more for it."""
+        self.is_full = True
+        if self._other is not None:
+            self._other.hold()
+
+    def resume_writing(self) -> None:
+        """The peer has caught up."""
+        self.is_full = False
+        if self._other is not None:
+            self._other.let_go()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """The other end has nobody to talk to any more."""
+        self._closing = True
+        self._close_other()
+        if self._watcher is not None:
+            self._watcher.lost(self)
+
+    def _write(self, data: bytes) -> None:
+        if data and not self._has_ended_writing and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def _close_other(self) -> None:
+        if self._other is not None:
+            self._other.close()
+
+
+class TlsEnd(End):
+    """One end of a splice, with TLS on the wire. The watcher gives it its engine in `made`."""
+
+    def __init__(self, buffered: int, watcher: TlsWatcher) -> None:
+        super().__init__(buffered, watcher)
+        self._tls_watcher = watcher
+        self._engine: TlsEngine | None = None
+        self._is_shaken = False
+        self._has_received = False
+        self._frames: FrameCursor | None = None
+
+    def secure(self, engine: TlsEngine) -> None:
+        """Begin the handshake."""
+        self._engine = engine
+        if engine.tls.server_side:
+            self._frames = FrameCursor()
+        self.let_go()
+        self._shake()
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        """The connection's TLS, to ask who the peer is."""
+        return self._secured.tls
+
+    @property
+    def _secured(self) -> TlsEngine:
+        assert self._engine is not None
+        return self._engine
+
+    def flow(self) -> None:
+        """Begin to read, with what came together with the handshake's end."""
+        self._read(b"")
+        super().flow()
+
+    def send(self, data: bytes) -> None:
+        """Encrypt and write to the peer."""
+        if self._closing:
+            return
+        framed = data if self._frames is None else self._frames.pass_through(data)
+        try:
+            sealed = self._secured.encrypt(framed)
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
+        self._write(sealed)
+
+    def go_away(self) -> None:
+        """Ask the peer, in HTTP/2's words, to make its next calls on a new connection; calls under way go on."""
+        if self._frames is not None:
+            self._frames.request_goaway()
+            self.send(b"")
+
+    def end_writing(self) -> None:
+        """Say goodbye in TLS, and in TCP."""
+        if not self._closing:
+            self._write(self._secured.say_goodbye())
+            super().end_writing()
+
+    def close(self) -> None:
+        """Say goodbye and close. What the peer still sends is read and dropped: unread bytes would make TCP reset the
+        connection, and the peer lose the alert that tells it why.
+        """
+        if self._transport is None or self._closing:
+            return
+        self._closing = True
+        self._close_other()
+        if self._engine is not None:
+            self._write(self._engine.say_goodbye())
+        super().end_writing()
+        self.let_go()
+        asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Go on with the handshake, or decrypt and hand over."""
+        if self._closing:
+            return
+        if self._is_shaken:
+            self._read(data)
+        else:
+            self._secured.receive(data)
+            self._shake()
+
+    def eof_received(self) -> bool:
+        """The peer's TCP is done sending; TLS may not have said so, which HTTP/2 notices by itself."""
+        if self._engine is None or self._closing:
+            return False
+        self._secured.receive_eof()
+        if not self._is_shaken:
+            self._shake()
+            return not self.transport.is_closing()
+        self._read(b"")
+        return super().eof_received()
+
+    def _shake(self) -> None:
+        try:
+            self._is_shaken = self._secured.handshake()
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
+        self._flush()
+        if self._is_shaken:
+            self._tls_watcher.shaken(self)
+
+    def _read(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while True:
+                self._secured.receive(bytes(rest[:SLICE]))
+                self._hand_over()
+                rest = rest[SLICE:]
+                if not rest:
+                    break
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
+        self._flush()
+        if self._secured.ended and self._other is not None:
+            self._other.end_writing()
+
+    def _hand_over(self) -> None:
+        if self._other is None:
+            return  # kept as ciphertext until joined; reading is held meanwhile
+        for plaintext in self._secured.plaintext():
+            if not self._has_received:
+                self._has_received = True
+                self._tls_watcher.received(self)
+            self._other.send(plaintext)
+
+    def _flush(self) -> None:
+        self._write(self._secured.outgoing())
+
+    def _fail(self, error: ssl.SSLError) -> None:
+        self._tls_watcher.failed(self, error)
+        self.close()
+
+
+class Census:
+    """The ends that are open, so that all of them can be closed. A watcher, or part of one."""
+
+    def __init__(self) -> None:
+        self._ends: set[End] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def made(self, end: End, /) -> None:
+        """One more."""
+        self._ends.add(end)
+        self._empty.clear()
+
+    def lost(self, end: End, /) -> None:
+        """One less."""
+        self._ends.discard(end)
+        if not self._ends:
+            self._empty.set()
+
+    async def close(self, patience: float = 0.5) -> None:
+        """Close every end, those that are not gone after `patience` seconds by force, and wait until they are."""
+        for end in tuple(self._ends):
+            end.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._empty.wait()
+        for end in tuple(self._ends):
+            end.abort()
+        await self._empty.wait()
