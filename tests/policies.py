@@ -19,6 +19,7 @@ INVENTORY = "spiffe://demo.test/inventory"
 EVIL = "spiffe://evil.test/orders"
 VOCABULARY = Vocabulary(headers=("x-tenant", "x-role"), claims=("groups",))
 
+PERMIT_GET = 'permit(principal, action == Livery::Action::"http:GET", resource)'
 READ_ITEMS = """
 @id("orders-may-read")
 permit (

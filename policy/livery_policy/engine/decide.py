@@ -116,8 +116,11 @@ class Engine:
         return (found.identity, self._entities.version, pair.principal, asked.action, pair.resource, values)
 
     def _explain(self, pair: Pair, asked: Asked, at: datetime) -> tuple[NearMiss, ...]:
-        question = _question(pair, asked, _with_now(asked, at))
-        return self._nearest.find(question, self._slices.scope_keys(pair, asked.action), pair.handle)
+        try:
+            question = _question(pair, asked, _with_now(asked, at))
+            return self._nearest.find(question, self._slices.scope_keys(pair, asked.action), pair.handle)
+        except Exception:  # noqa: BLE001 - the no stands, whatever happens to its explanation
+            return ()
 
     def _refusal(self, why: Unreadable) -> Judgement:
         return Judgement(why.reason, self.version, detail=why.detail, dropped=why.dropped)

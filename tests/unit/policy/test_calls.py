@@ -23,7 +23,6 @@ from livery_policy.model.calls import (
 from livery_policy.model.decision import Reason
 from tests.policies import INVENTORY, ORDERS, VOCABULARY, get
 
-
 VERIFIED = Peer(verified=True)
 
 

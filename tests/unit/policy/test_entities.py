@@ -70,5 +70,6 @@ def test_the_book_is_bounded_and_keeps_what_is_used() -> None:
 
 def test_selectors_are_an_attribute_of_the_workload() -> None:
     book = EntityBook(SCHEMA, selectors={ORDERS: ("unix:uid:1000",)}, version=7)
-    workload = next(e for e in json.loads(str(pair(ORDERS, book=book).handle)) if e["uid"]["id"] == ORDERS)
+    uid = {"type": "Livery::Workload", "id": ORDERS}
+    workload = next(e for e in json.loads(str(pair(ORDERS, book=book).handle)) if e["uid"] == uid)
     assert (workload["attrs"]["selectors"], book.version) == (["unix:uid:1000"], 7)
