@@ -17,6 +17,7 @@ import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from livery.identity import JwtKey, SpiffeId, TrustBundle, TrustDomain, X509Authority, X509Svid
@@ -302,6 +303,17 @@ def sign_jws(header: Any, payload: str | bytes, key: Any, algorithm: str) -> str
 def base64url(data: bytes) -> str:
     """Base64url without padding."""
     return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unreadable_san() -> x509.UnrecognizedExtension:
+    """A subject alternative name whose text is not ASCII: the certificate loads, and fails when it is looked into."""
+    return x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30\x03\x86\x01\xff")
+
+
+def unknown_curve(certificate: x509.Certificate) -> bytes:
+    """A certificate as DER whose P-256 key says it is on a curve that nobody knows."""
+    p256, unknown = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d03017f")
+    return certificate.public_bytes(Encoding.DER).replace(p256, unknown)
 
 
 class FederatedPair:

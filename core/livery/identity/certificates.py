@@ -9,7 +9,6 @@ and keys lazily, so a certificate that loaded may still fail when looked into: a
 
 from __future__ import annotations
 
-import re
 from binascii import Error as Base64Error
 from typing import Protocol, TypeVar
 
@@ -27,7 +26,7 @@ MAX_LEAF_RSA_BITS = 4096
 MAX_AUTHORITY_RSA_BITS = 8192  # verifying costs the square of the size, and a stranger chooses when
 
 _SEQUENCE = 0x30
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s.*?-----END CERTIFICATE-----", re.DOTALL)
+_PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 _FAULTS = (
     ValueError,
     TypeError,
@@ -76,17 +75,16 @@ def read_pem(data: bytes, *, max_bytes: int, max_count: int) -> tuple[x509.Certi
     """Read every CERTIFICATE block of a PEM text, at least one; text around the blocks is ignored."""
     if len(data) > max_bytes:
         raise Unreadable(f"{len(data)} bytes are more than {max_bytes}")
-    blocks = _PEM.findall(data)
-    if not blocks:
-        raise Unreadable("there is no CERTIFICATE block")
-    if len(blocks) > max_count:
-        raise Unreadable(f"more than {max_count} certificates")
-    if len(blocks) != data.count(b"-----BEGIN CERTIFICATE-----"):
-        raise Unreadable("a CERTIFICATE block is broken off")
+    blocks = data.count(_PEM_BEGIN)
+    if not 1 <= blocks <= max_count:
+        raise Unreadable(f"it has {blocks} CERTIFICATE blocks, not 1 to {max_count}")
     try:
-        return tuple(_positive(x509.load_pem_x509_certificate(block)) for block in blocks)
+        found = tuple(_positive(c) for c in x509.load_pem_x509_certificates(data))
     except _FAULTS as e:
         raise Unreadable(f"it is no certificate: {_first_line(e)}") from e
+    if len(found) != blocks:  # the parser passes over a block without an end
+        raise Unreadable("a CERTIFICATE block is broken off")
+    return found
 
 
 def extension(cert: x509.Certificate, kind: type[Extension]) -> Extension | None:
@@ -122,11 +120,8 @@ def key_fault(key: object, *, max_rsa_bits: int) -> str:
 
 
 def key_bytes(cert: x509.Certificate) -> bytes:
-    """The certificate's public key as DER, to compare: equal bytes are equal keys."""
-    try:
-        return cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except _FAULTS as e:
-        raise Unreadable(f"its public key cannot be read: {_first_line(e)}") from e
+    """The public key of an authority's certificate as DER, to compare: equal bytes are equal keys."""
+    return cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def der(cert: x509.Certificate) -> bytes:

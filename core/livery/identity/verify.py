@@ -17,7 +17,7 @@ from typing import Any
 
 import jwt
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import verification
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store
 
@@ -180,15 +180,15 @@ def _jwt_key(svid: JwtSvid, bundles: BundleMap, at: datetime) -> JwtKey:
 
 
 def _check_signature(svid: JwtSvid, key: JwtKey) -> None:
-    match key.public_key:
-        case rsa.RSAPublicKey():
-            fits = svid.algorithm.startswith(("RS", "PS"))
-        case ec.EllipticCurvePublicKey():
-            fits = _CURVE_OF.get(svid.algorithm) == key.public_key.curve.name
+    public_key = key.public_key
+    if isinstance(public_key, ec.EllipticCurvePublicKey):
+        fits = _CURVE_OF.get(svid.algorithm) == public_key.curve.name
+    else:
+        fits = svid.algorithm.startswith(("RS", "PS"))
     if not fits:
         raise UntrustedJwtSvid(f"{svid.id} is not trusted", why="its alg does not go with the key it names")
     try:
-        jwt.PyJWS().decode(svid.token, key.public_key, algorithms=[svid.algorithm])
+        jwt.PyJWS().decode(svid.token, public_key, algorithms=[svid.algorithm])
     except jwt.PyJWTError as e:
         raise UntrustedJwtSvid(f"{svid.id} is not trusted", why="its signature is not by the key it names") from e
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from livery.identity import (
@@ -23,7 +24,7 @@ from livery.identity import (
     verify_jwt,
     verify_x509,
 )
-from tests.pki import HOUR, NOW, TestCa, base64url, new_key
+from tests.pki import HOUR, NOW, TestCa, base64url, new_key, unknown_curve, unreadable_san
 
 CA = TestCa("example.org")
 TD = CA.trust_domain
@@ -271,8 +272,6 @@ def test_TDB_7_an_authority_shared_by_two_trust_domains_is_found() -> None:
 
 
 def test_TDB_7_an_authority_with_anothers_key_identifier_is_found() -> None:
-    from cryptography import x509
-
     stolen = x509.SubjectKeyIdentifier.from_public_key(CA.key.public_key())
     thief = TestCa("partner.test", ski=False, extra=[(stolen, False)])
     assert "key identifier" in thief.bundle().overlap(FULL)
@@ -356,6 +355,13 @@ def test_authorities_of_a_strength_we_do_not_verify_are_refused(kind: str) -> No
         X509Authority(CA.intermediate(kind=kind).certificate)
 
 
+def test_an_authority_that_cannot_be_looked_into_is_our_error() -> None:
+    garbled = TestCa("example.org", spiffe_id=None, extra=[(unreadable_san(), False)])
+    for data in [garbled.certificate.public_bytes(Encoding.DER), unknown_curve(CA.certificate)]:
+        with pytest.raises(InvalidBundle, match="cannot be read"):
+            TrustBundle.from_x509_der(TD, data)
+
+
 def test_the_workload_apis_forms_hold_what_they_should_and_nothing_else() -> None:
     assert TrustBundle.from_x509_der(TD, FULL.x509_der()).x509_authorities == FULL.x509_authorities
     assert TrustBundle.from_jwt_jwks(TD, FULL.jwt_jwks()).jwt_authorities == FULL.jwt_authorities
@@ -372,7 +378,9 @@ def test_a_workload_apis_jwt_bundle_gives_no_key_of_another_use() -> None:
     assert TrustBundle.from_jwt_jwks(TD, json.dumps({"keys": keys}).encode()) == TrustBundle(TD)
 
 
-@pytest.mark.parametrize("data", [b"", b"\0", b"-----BEGIN CERTIFICATE-----", b"# only a comment"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\0", b"-----BEGIN CERTIFICATE-----", b"# only a comment", FULL.to_pem() + FULL.to_pem()[:-20]]
+)
 def test_der_and_pem_that_are_none_are_our_error(data: bytes) -> None:
     with pytest.raises(InvalidBundle):
         TrustBundle.from_pem(TD, data)
@@ -391,6 +399,10 @@ def test_an_authority_tells_its_key_identifier_with_or_without_the_extension() -
     plain = TestCa("example.org", key=CA.key, ski=False)
     assert X509Authority(plain.certificate).subject_key_id == X509Authority(CA.certificate).subject_key_id
     assert len(X509Authority(CA.certificate).subject_key_id) == 40
+
+
+def test_a_map_shows_whose_bundles_it_holds_and_no_keys() -> None:
+    assert repr(BundleMap.of(FULL, TestCa("partner.test").bundle())) == "BundleMap(example.org, partner.test)"
 
 
 def test_a_map_never_changes_and_its_changed_copies_share_nothing() -> None:

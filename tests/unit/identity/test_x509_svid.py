@@ -12,7 +12,6 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -29,7 +28,19 @@ from livery.identity import (
     parse_chain,
     verify_x509,
 )
-from tests.pki import BOTH_USES, HOUR, LEAF_USAGE, NOW, SOUND, TestCa, Twist, new_key, usage
+from tests.pki import (
+    BOTH_USES,
+    HOUR,
+    LEAF_USAGE,
+    NOW,
+    SOUND,
+    TestCa,
+    Twist,
+    new_key,
+    unknown_curve,
+    unreadable_san,
+    usage,
+)
 
 CA = TestCa("example.org")
 BUNDLES = BundleMap.of(CA.bundle())
@@ -357,24 +368,20 @@ def test_a_serial_number_that_is_not_positive_is_refused() -> None:
 def test_extensions_that_cannot_be_read_are_our_error() -> None:
     der = leaf_of().public_bytes(Encoding.DER)
     san = OURS.encode()
-    twice = leaf_of(Twist(san=False, subject="a", extra=[(_raw("2.5.29.17", b"\x30\x03\x86\x01\xff"), False)]))
+    twice = leaf_of(Twist(san=False, subject="a", extra=[(unreadable_san(), False)]))
     for cert in [twice, parse_chain(der.replace(san, b"\xff" * len(san)))[0]]:
         with pytest.raises(InvalidX509Svid):
             leaf_id(cert)
 
 
-def test_an_elliptic_key_of_explicit_parameters_is_our_error() -> None:
+def test_an_elliptic_key_on_an_unknown_curve_is_our_error() -> None:
     """A public key that names no curve fails when it is looked at, not when the certificate is read."""
-    der = leaf_of(Twist(key=ec.generate_private_key(ec.SECP256R1()))).public_bytes(Encoding.DER)
-    p256, unknown = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d03017f")
-    with pytest.raises(InvalidX509Svid):
-        leaf_id(parse_chain(der.replace(p256, unknown))[0])
+    with pytest.raises(InvalidX509Svid, match="cannot be read"):
+        leaf_id(parse_chain(unknown_curve(leaf_of()))[0])
+    with pytest.raises(InvalidX509Svid, match="an issuer"):
+        verify_x509([leaf_of(), *parse_chain(unknown_curve(CA.certificate))], BUNDLES, NOW)
 
 
 def test_an_empty_bundle_of_our_domain_trusts_nothing() -> None:
     with pytest.raises(UntrustedX509Svid, match=r"no X\.509 authority"):
         verify_x509(CA.issue("/a").chain, BundleMap.of(TrustBundle(CA.trust_domain)), NOW)
-
-
-def _raw(oid: str, value: bytes) -> x509.UnrecognizedExtension:
-    return x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
