@@ -1,0 +1,129 @@
+"""From a plan to bytes: a draft signed by a throw-away key, and later the same bytes under the real signature.
+
+Owns: building the TBSCertificate (with `cryptography`), and joining it with a signature. Does not own: what is in a
+plan (`profile`), whether the result is right (`lint`), the authority's key (`keys`).
+
+The draft exists to be linted: it is a whole certificate, but its signature is by a key nobody keeps. What it says is,
+byte for byte, what will be signed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from livery_ca.certificates import algorithm, profile
+from livery_ca.certificates.algorithm import Algorithm, PublicKey
+from livery_ca.certificates.profile import CaPlan, LeafPlan
+
+
+@dataclass(frozen=True, slots=True)
+class SigningParty:
+    """The issuer's half of a certificate. `key_identifier` is None where the certificate is its own issuer."""
+
+    name: x509.Name
+    public_key: PublicKey
+    key_identifier: x509.AuthorityKeyIdentifier | None
+
+    @classmethod
+    def of(cls, certificate: x509.Certificate) -> Self:
+        """The party that this CA certificate names."""
+        identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        key = certificate.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey)
+        reference = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+        return cls(certificate.subject, key, reference)
+
+    @classmethod
+    def self_signed(cls, plan: CaPlan) -> Self:
+        """The party of a CA that signs itself: no authority key identifier (RFC 5280 4.2.1.1)."""
+        return cls(plan.subject, plan.public_key, None)
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """How it signs."""
+        return algorithm.algorithm_of(self.public_key)
+
+
+class ThrowAwayKeys:
+    """Keys for drafts, one per family, made when this object is and known to nobody else."""
+
+    def __init__(self) -> None:
+        self._ec = ec.generate_private_key(ec.SECP256R1())
+        self._rsa: rsa.RSAPrivateKey | None = None
+
+    def like(self, key: PublicKey) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
+        """A key whose signatures have the same AlgorithmIdentifier as those of `key`."""
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            return self._ec
+        if self._rsa is None:
+            self._rsa = rsa.generate_private_key(65537, 2048)
+        return self._rsa
+
+
+def draft_leaf(plan: LeafPlan, issuer: SigningParty, keys: ThrowAwayKeys) -> x509.Certificate:
+    """The leaf as planned, under a throw-away signature. Raises ValueError where the plan cannot be encoded."""
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(plan.spiffe_id))]
+    names += [x509.DNSName(name) for name in plan.dns_names]
+    builder = (
+        _builder(plan, issuer)
+        .add_extension(profile.LEAF_KEY_USAGE, critical=True)
+        .add_extension(profile.LEAF_EXTENDED_KEY_USAGE, critical=False)
+        .add_extension(profile.LEAF_CONSTRAINTS, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(plan.public_key), critical=False)
+    )
+    if issuer.key_identifier is not None:
+        builder = builder.add_extension(issuer.key_identifier, critical=False)
+    # RFC 5280 4.2.1.6: the SAN is critical exactly when the subject is empty.
+    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not plan.subject.rdns)
+    return builder.sign(keys.like(issuer.public_key), issuer.algorithm.hash)
+
+
+def draft_ca(plan: CaPlan, issuer: SigningParty, keys: ThrowAwayKeys) -> x509.Certificate:
+    """The CA certificate as planned, under a throw-away signature."""
+    name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(plan.trust_domain.id))])
+    builder = (
+        _builder(plan, issuer)
+        .add_extension(profile.CA_KEY_USAGE, critical=True)
+        .add_extension(profile.CA_CONSTRAINTS, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(plan.public_key), critical=False)
+    )
+    if issuer.key_identifier is not None:
+        builder = builder.add_extension(issuer.key_identifier, critical=False)
+    builder = builder.add_extension(name, critical=not plan.subject.rdns)
+    return builder.sign(keys.like(issuer.public_key), issuer.algorithm.hash)
+
+
+def _builder(plan: LeafPlan | CaPlan, issuer: SigningParty) -> x509.CertificateBuilder:
+    return x509.CertificateBuilder(
+        issuer_name=issuer.name,
+        subject_name=plan.subject,
+        public_key=plan.public_key,
+        serial_number=plan.serial,
+        not_valid_before=plan.not_before.replace(tzinfo=None),
+        not_valid_after=plan.not_after.replace(tzinfo=None),
+    )
+
+
+def join(tbs: bytes, issuer: SigningParty, signature: bytes) -> bytes:
+    """The certificate of this TBSCertificate under this signature (RFC 5280 4.1: SEQUENCE of TBS, algorithm, bits)."""
+    body = tbs + issuer.algorithm.identifier + _der(0x03, b"\x00" + signature)
+    return _der(0x30, body)
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    """Tag, length, content (X.690 8.1)."""
+    size = len(content)
+    if size < 0x80:
+        return bytes((tag, size)) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(length))) + length + content
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    """The certificate as DER."""
+    return certificate.public_bytes(Encoding.DER)
