@@ -117,3 +117,10 @@ def config_option(command: F) -> F:
         envvar="LIVERY_CONFIG",
         help="TOML file [env: LIVERY_CONFIG]; LIVERY_<ROLE>__<FIELD> overrides single fields.",
     )(command)
+
+
+def ready_fd_option(command: F) -> F:
+    """`--ready-fd`, by which `livery up` starts a process: it also puts the process on a leash."""
+    return click.option("--ready-fd", type=int, hidden=True, help="Say there that it is ready, or why it cannot be.")(
+        command
+    )

@@ -73,9 +73,10 @@ class Layout:
         """The Cedar policies in force."""
         return self.state / "policies"
 
-    def config(self, role: str) -> Path:
-        """The configuration that `livery up` writes for a role."""
-        return self.state / role / f"{role}.toml"
+    @property
+    def config(self) -> Path:
+        """The configuration that `livery up` writes, a table a role."""
+        return self.state / "livery.toml"
 
     def log(self, role: str) -> Path:
         """Where a role's log goes."""

@@ -1,0 +1,25 @@
+"""How a role with an HTTP administration socket is: one question, one exit code.
+
+Owns: reading `/ready`. Does not own: what ready means; each role's documentation says that.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from http import HTTPStatus
+
+from livery_cli.client import Peer
+from livery_cli.exits import Exit
+from livery_cli.output import View, show_one
+from livery_cli.unix_http import ask
+
+VIEW = View({"role": "ROLE", "serving": "SERVING", "why": "WHY"}, name="role")
+
+
+def ask_ready(role: str, peer: Peer, timeout: timedelta, output: str) -> int:
+    """Print whether the role is ready, and why not; exit 0 or 1."""
+    answer = ask(peer, "GET", "/ready", timeout=timeout)
+    serving = answer.status == HTTPStatus.OK
+    why = answer.body.get("why") if isinstance(answer.body, dict) else None
+    show_one({"role": role, "serving": serving, "why": why}, VIEW, output)
+    return Exit.DONE if serving else Exit.NO

@@ -1,0 +1,87 @@
+"""`livery inspect`: on a node, what its agent holds; works with the CA down.
+
+Owns: how the agent's document is shown. Does not own: the document (docs/agent.md has its fields); `-o json` prints it
+as it came.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from livery_cli.client import agent_at
+from livery_cli.options import DURATION, agent_socket_option, output_option, timeout_option
+from livery_cli.output import View, duration, show, watch
+from livery_cli.unix_http import ask
+
+VIEW = View(
+    {
+        "spiffe_id": "IDENTITY",
+        "state": "STATE",
+        "serial": "SERIAL",
+        "expires_in": "EXPIRES IN",
+        "renews_in": "RENEWS IN",
+        "selectors": "SELECTORS",
+    },
+    name="spiffe_id",
+)
+
+
+@click.command()
+@click.option("--watch", "every", type=DURATION, help="Show it again at this interval.")
+@agent_socket_option
+@timeout_option
+@output_option
+def inspect(every: timedelta | None, agent_socket: str, timeout: timedelta, output: str) -> None:
+    """On a node: identities, expiry, renewals, bundle, last error."""
+
+    def render() -> None:
+        document = _document(agent_socket, timeout)
+        if output == "json":
+            click.echo(json.dumps(document, indent=2))
+            return
+        if output == "table":
+            for line in _summary(document):
+                click.echo(line)
+        show([_row(each) for each in document["identities"]], VIEW, output)
+
+    watch(render, every)
+
+
+def _document(agent_socket: str, timeout: timedelta) -> Mapping[str, Any]:
+    body = ask(agent_at(agent_socket), "GET", "/inspect", timeout=timeout).body
+    return body if isinstance(body, dict) else {"identities": []}
+
+
+def _summary(document: Mapping[str, Any]) -> Sequence[str]:
+    node = document.get("node") or {}
+    lines = [
+        f"trust domain  {document['trust_domain']}",
+        f"node          {node.get('spiffe_id', 'not attested')}, expires in {_until(node.get('expires_at'))}",
+        f"CA            {document['ca_address']}, in step {_since(document.get('synced_at'))}",
+    ]
+    lines += [f"bundle        {each['trust_domain']} sequence {each['sequence']}" for each in document["bundles"]]
+    if document.get("clock_skew"):
+        lines.append(f"clock         {document['clock_skew']}")
+    lines += [f"failing       {each['work']}: {each['error']} ({each['times']} times)" for each in document["failing"]]
+    return [*lines, ""]
+
+
+def _row(identity: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        **identity,
+        "expires_in": _until(identity.get("expires_at")),
+        "renews_in": _until(identity.get("renew_at")),
+    }
+
+
+def _until(moment: str | None) -> str:
+    return duration(datetime.fromisoformat(moment) - datetime.now(UTC)) if moment else "-"
+
+
+def _since(moment: str | None) -> str:
+    return f"{duration(datetime.now(UTC) - datetime.fromisoformat(moment))} ago" if moment else "never"
