@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, model_validator
 from livery.identity import IdentityError, SpiffeId, TrustDomain
 from livery.runtime.config import Duration, Section
 from livery.runtime.directories import runtime_directory, state_directory
+from livery_ca.certificates.algorithm import KeyType
 from livery_ca.certificates.profile import MIN_LIFETIME
 
 Ttl = Annotated[Duration, Ge(MIN_LIFETIME), Le(timedelta(days=366 * 10))]
@@ -86,6 +87,17 @@ class CaConfig(Section):
 
     state_dir: Path = Field(default_factory=lambda: state_directory() / "ca")
     """Where the database and the encrypted keys are kept (0700)."""
+
+    key_encryption_key: Path | None = None
+    """The file that opens the keys in `state_dir` (0600), made at the first start; without it they are lost.
+
+    By default `key-encryption-key` in `state_dir`. Elsewhere, a copy of `state_dir` alone gives nobody the keys."""
+
+    ca_key_type: KeyType = KeyType.EC_P256
+    """The type of CA keys made from now on: `ec-p256`, `ec-p384`, `rsa-2048` or `rsa-4096`."""
+
+    jwt_key_type: KeyType = KeyType.EC_P256
+    """The type of JWT keys made from now on; Amazon's and Azure's OIDC federation want `rsa-2048`."""
 
     listen_host: str = "127.0.0.1"
     """The address on which agents connect; `0.0.0.0` or `::` for all."""

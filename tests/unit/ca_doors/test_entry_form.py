@@ -86,8 +86,8 @@ def test_a_client_does_not_choose_the_revision_or_the_time_of_creation() -> None
         (
             a_message(spiffe_id=types_api.SPIFFEID(trust_domain="example.org", path="/spire/agent/x")),
             (
-                'invalid spiffe ID: "spiffe://example.org/spire/agent/x" is not a workload in trust domain "example.org";'
-                " path is in the reserved namespace"
+                'invalid spiffe ID: "spiffe://example.org/spire/agent/x" is not a workload in'
+                ' trust domain "example.org"; path is in the reserved namespace'
             ),
         ),
         (
