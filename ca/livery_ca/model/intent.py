@@ -17,7 +17,7 @@ class Outcome(StrEnum):
     """What became of an intent. An open intent has none."""
 
     ISSUED = "issued"  # signed, verified, recorded; handed out
-    FAILED = "failed"  # never signed
+    FAILED = "failed"  # no signature came back from the key store
     WITHHELD = "withheld"  # signed, and never handed out: it did not verify, or its record was refused
     UNKNOWN = "unknown"  # the process ended in between: treated as issued, never signed again
 

@@ -10,7 +10,7 @@ that go with it are both there or neither is.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -55,13 +55,18 @@ class Journal:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def append(self, intents: Sequence[Intent]) -> list[Intent]:
-        """Write intents down, in order, and number them in the log. Raises `JournalConflict` if a serial exists."""
-        return await self._database.write(lambda connection: _append(connection, intents))
+    async def append(self, intents: Sequence[Intent], before_commit: Callable[[], None] = lambda: None) -> list[Intent]:
+        """Write intents down, in order, and number them in the log. Raises `JournalConflict` if a serial exists.
 
-    async def settle(self, settlements: Sequence[Settlement]) -> list[LiveryError | None]:
+        `before_commit` is called in the transaction, when all is written and nothing durable.
+        """
+        return await self._database.write(lambda connection: _append(connection, intents, before_commit))
+
+    async def settle(
+        self, settlements: Sequence[Settlement], before_commit: Callable[[], None] = lambda: None
+    ) -> list[LiveryError | None]:
         """Record outcomes. Where the extra writes are refused, the outcome is `withheld` and the refusal returned."""
-        return await self._database.write(lambda connection: _settle(connection, settlements))
+        return await self._database.write(lambda connection: _settle(connection, settlements, before_commit))
 
     async def abandon_open(self, at: datetime) -> int:
         """Settle every open intent as `unknown`; returns how many. For the start only, when no pipeline is running."""
@@ -106,7 +111,7 @@ class Journal:
         return await self._database.write(lambda connection: _prune(connection, ended_before))
 
 
-def _append(connection: Connection, intents: Sequence[Intent]) -> list[Intent]:
+def _append(connection: Connection, intents: Sequence[Intent], before_commit: Callable[[], None]) -> list[Intent]:
     if not intents:
         return []
     first = leaves.append(connection, [intent.leaf_hash for intent in intents])
@@ -116,10 +121,13 @@ def _append(connection: Connection, intents: Sequence[Intent]) -> list[Intent]:
     except IntegrityError as cause:
         why = "a serial number exists already; the source of random numbers is broken"
         raise JournalConflict("the journal refused an intent", why=why, fix="do not issue from this machine") from cause
+    before_commit()
     return numbered
 
 
-def _settle(connection: Connection, settlements: Sequence[Settlement]) -> list[LiveryError | None]:
+def _settle(
+    connection: Connection, settlements: Sequence[Settlement], before_commit: Callable[[], None]
+) -> list[LiveryError | None]:
     refusals: list[LiveryError | None] = []
     final: list[Settlement] = []
     for settlement in settlements:
@@ -129,6 +137,7 @@ def _settle(connection: Connection, settlements: Sequence[Settlement]) -> list[L
         refusals.append(refusal)
         final.append(settlement)
     _write_outcomes(connection, final)
+    before_commit()
     return refusals
 
 

@@ -10,6 +10,7 @@ import pytest
 from livery.identity import TrustDomain
 from livery_ca.store import Store
 from tests.fakes.clock import FakeClock
+from tests.unit.ca.house import House, house
 
 
 @pytest.fixture
@@ -32,3 +33,10 @@ async def store(store_path: Path, clock: FakeClock) -> AsyncIterator[Store]:
     opened = await Store.open(store_path, clock=clock)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def ca(tmp_path: Path, clock: FakeClock) -> AsyncIterator[House]:
+    """A running authority of example.org."""
+    async with house(tmp_path / "state", clock) as running:
+        yield running

@@ -1,0 +1,192 @@
+"""The issuer: request → PREPARE → JOURNAL → SIGN → VERIFY → RECORD, for one or many at a time.
+
+Owns: the order of the steps for a group, what cancelling means, and what a start makes of the last run. Does not own:
+any step (their modules), SQL, gRPC.
+
+Invariants: what was not linted cannot be journalled, what was not journalled cannot be signed, what was not verified
+cannot be recorded as issued: each step takes only the type that the one before makes. From JOURNAL on, a caller that
+goes away changes nothing. Every intent of a former run without an outcome is settled as `unknown` before the first new
+one is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import structlog
+
+from livery.runtime.metrics import Metrics
+from livery_ca.certificates.profile import new_serial
+from livery_ca.issuance import journal as journalling
+from livery_ca.issuance import record as recording
+from livery_ca.issuance import sign as signing
+from livery_ca.issuance import verify as verification
+from livery_ca.issuance.errors import IssuerClosed
+from livery_ca.issuance.prepare import Authority, Linted, Moment, Preparation, Signers
+from livery_ca.issuance.request import Issued, IssueRequest, Refused
+from livery_ca.issuance.sign import Failure, Signed
+from livery_ca.issuance.timekeeping import TimeGuard
+from livery_ca.issuance.workers import Workers
+from livery_ca.keys import KeyStore
+from livery_ca.model import Outcome
+from livery_ca.store.journal import Journal
+
+__all__ = ["STEPS", "Checkpoint", "Issuer", "IssuerParts"]
+
+Checkpoint = Callable[[str], None]
+"""Told each step that was reached, by name. Does nothing in a running authority; a test ends the process in it."""
+
+STEPS = (
+    "after:prepare",
+    "before:journal-commit",
+    "after:journal",
+    "after:sign",
+    "after:verify",
+    "before:record-commit",
+    "after:record",
+)
+_log = structlog.get_logger("livery.ca.issuance")
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerParts:
+    """Whom an issuer works with; certificates and tokens share them."""
+
+    journal: Journal
+    keys: KeyStore
+    signers: Signers
+    guard: TimeGuard
+    workers: Workers
+    metrics: Metrics
+
+
+class Issuer:
+    """Issues leaf certificates. `start` it first; `close` it before the store."""
+
+    def __init__(
+        self,
+        parts: IssuerParts,
+        *,
+        checkpoint: Checkpoint = lambda _: None,
+        serials: Callable[[], int] = new_serial,
+    ) -> None:
+        self._parts = parts
+        self._checkpoint = checkpoint
+        self._preparation = Preparation(serials)
+        self._authority: Authority | None = None
+        self._under_way: set[asyncio.Task[list[Issued | Refused]]] = set()
+        self._closed = False
+        metrics = parts.metrics
+        self._count = metrics.counter("ca_certificates", "Certificates asked for.", ["profile", "outcome"])
+        self._seconds = metrics.histogram("ca_issuance_stage_seconds", "Time a group spends in a stage.", ["stage"])
+        self._unissued = metrics.gauge("ca_intents_unissued", "Intents that were not issued.", ["outcome"])
+
+    async def start(self) -> None:
+        """Account for the last run: settle its open intents as `unknown`, and hold the clock against its last time."""
+        journal, guard = self._parts.journal, self._parts.guard
+        guard.resume(await journal.last_time())
+        unknown = await journal.abandon_open(guard.stamp())
+        if unknown:
+            fix = "`livery ca log --outcome unknown` lists them; treat them as issued"
+            _log.warning("issuance.unknown_intents", count=unknown, fix=fix)
+        await self.count_unissued()
+
+    async def issue(self, requests: Sequence[IssueRequest]) -> list[Issued | Refused]:
+        """Issue what was asked for; the answers are in the order of the requests.
+
+        A refused item is a `Refused` in its place. Raises what concerns all alike: `ClockBehind`, `IssuerClosed`, the
+        store's errors.
+        """
+        if self._closed:
+            raise IssuerClosed("the issuer is stopping", fix="try again once the authority is back")
+        moment = self._moment()
+        with self._stage("prepare"):
+            prepared = await self._parts.workers.compute(lambda r: self._preparation.prepare(r, moment), requests)
+        self._checkpoint("after:prepare")
+        linted = [each for each in prepared if isinstance(each, Linted)]
+        answers = iter(await self._carried_out(linted) if linted else [])
+        merged = [each if isinstance(each, Refused) else next(answers) for each in prepared]
+        for request, answer in zip(requests, merged, strict=True):
+            self._count.labels(request.profile.value, "issued" if isinstance(answer, Issued) else "refused").inc()
+        return merged
+
+    async def count_unissued(self) -> None:
+        """Bring the number of open, failed, withheld and unknown intents up to date."""
+        for outcome, count in (await self._parts.journal.unsettled_counts()).items():
+            self._unissued.labels("open" if outcome is None else outcome.value).set(count)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with issuing, or an empty text: what a health check reports."""
+        return self._parts.guard.problem or self._parts.keys.health()
+
+    async def close(self) -> None:
+        """Take no more requests and finish what is past JOURNAL."""
+        self._closed = True
+        while self._under_way:
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    def _moment(self) -> Moment:
+        """The authority, the bundle and the time that one group is issued under."""
+        signers = self._parts.signers
+        signer = signers.x509_signer()
+        if self._authority is None or self._authority.signer is not signer:
+            self._authority = Authority.of(signer)
+        return Moment(self._authority, signers.bundles(), self._parts.guard.now())
+
+    async def _carried_out(self, linted: Sequence[Linted]) -> list[Issued | Refused]:
+        """JOURNAL to RECORD as a task of its own, which outlives a caller that is cancelled."""
+        task = asyncio.create_task(self._carry_out(linted))
+        self._under_way.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[list[Issued | Refused]]) -> None:
+        self._under_way.discard(task)
+        # Asked for here, since a cancelled caller will not; a caller that still waits gets it raised.
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("issuance.group_failed", error=str(error))
+
+    async def _carry_out(self, linted: Sequence[Linted]) -> list[Issued | Refused]:
+        journal, guard, workers = self._parts.journal, self._parts.guard, self._parts.workers
+        with self._stage("journal"):
+            before_commit = self._reaching("before:journal-commit")
+            journalled = await journalling.write_down(journal, linted, guard.stamp(), before_commit)
+        self._checkpoint("after:journal")
+        with self._stage("sign"):
+            signed = await workers.sign(lambda some: signing.sign(some, self._parts.keys), journalled)
+        self._checkpoint("after:sign")
+        with self._stage("verify"):
+            results = await workers.compute(_verify, signed)
+        self._checkpoint("after:verify")
+        with self._stage("record"):
+            before_commit = self._reaching("before:record-commit")
+            answers = await recording.record(journal, results, guard.stamp(), before_commit)
+        self._checkpoint("after:record")
+        if any(isinstance(answer, Refused) for answer in answers):
+            await self._tell(results)
+        return answers
+
+    async def _tell(self, results: Sequence[verification.Verified | Failure]) -> None:
+        for result in results:
+            if isinstance(result, Failure):
+                level = _log.error if result.outcome is Outcome.WITHHELD else _log.warning
+                intent = result.journalled.intent
+                level(
+                    "issuance.not_issued", serial=f"{intent.serial:x}", outcome=result.outcome, error=str(result.error)
+                )
+        await self.count_unissued()
+
+    def _reaching(self, step: str) -> Callable[[], None]:
+        return lambda: self._checkpoint(step)
+
+    def _stage(self, name: str) -> AbstractContextManager[object]:
+        return self._seconds.labels(name).time()
+
+
+def _verify(signed: Signed | Failure) -> verification.Verified | Failure:
+    return signed if isinstance(signed, Failure) else verification.verify(signed)
