@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import click
-from livery_policy.enforce.asgi import AuthorizationMiddleware
-from livery_policy.enforce.decider import RemoteDecider
 
 from livery.identity import SpiffeId, TrustDomain
 from livery.runtime.audit import AuditLog
@@ -23,12 +21,15 @@ from livery.runtime.http import HttpServer, TcpListen
 from livery.runtime.http_gate import Application
 from livery.runtime.logging import configure
 from livery.runtime.metrics import Metrics
-from livery.workload import WorkloadSource, client
+from livery.workload import WorkloadSource
+from livery.workload.http_client import client
 from livery_cli.demo.inventory import Inventory
 from livery_cli.demo.orders import Orders, Target
 from livery_cli.options import endpoint_socket_option, ready_fd_option
 from livery_cli.role import OnReady, serve
 from livery_cli.up.report import report
+from livery_policy.enforce.asgi import AuthorizationMiddleware
+from livery_policy.enforce.decider import RemoteDecider
 
 F = TypeVar("F", bound=Callable[..., object])
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from livery.errors import LiveryError
 from livery_cli.client import Peer
-from livery_cli.explanation import explained
+from livery_cli.decisions import policy_at, reason_of
 from livery_cli.unix_http import ask
 from livery_cli.up.board import Identity
 from livery_cli.up.layout import Layout
@@ -24,7 +24,7 @@ class Observer:
 
     def __init__(self, layout: Layout) -> None:
         self._agent = Peer("the agent", f"unix:{layout.agent_socket}", "livery agent run")
-        self._policy = Peer("the policy server", f"unix:{layout.policy_socket}", "livery policy run")
+        self._policy = policy_at(f"unix:{layout.policy_socket}")
 
     async def identities(self) -> dict[str, Identity]:
         """The identities the agent holds now, by the last part of their ID; nothing if it cannot be asked."""
@@ -38,7 +38,7 @@ class Observer:
     async def reason(self, decision_id: str) -> str:
         """Why a call was denied, in one sentence; its id if the server cannot be asked."""
         try:
-            return await asyncio.to_thread(explained, self._policy, decision_id, _PATIENCE)
+            return await asyncio.to_thread(reason_of, self._policy, decision_id, _PATIENCE)
         except LiveryError:
             return f"decision {decision_id}"
 

@@ -1,0 +1,73 @@
+"""`livery policy`: the decision server as a process, and policies as files.
+
+Owns: the command forms. Does not own: the role itself (`livery_policy`), which only `run`, `check` and `config check`
+load.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
+
+import click
+
+from livery_cli.decisions import find_decision, policy_at, show_decision
+from livery_cli.exits import Exit
+from livery_cli.health import VIEW
+from livery_cli.options import output_option, policy_socket_option, timeout_option
+from livery_cli.output import show_one
+from livery_cli.role_commands import RoleModules, add_role_commands
+from livery_cli.unix_http import ask
+
+
+@click.group()
+def policy() -> None:
+    """The decision server, and policies as files."""
+
+
+@policy.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@output_option
+def check(paths: tuple[Path, ...], output: str) -> int:
+    """Check policy files and directories, taken together as one set; exit 1 if a server would not load them."""
+    from livery_policy.offline import check as check_policies
+
+    findings = check_policies(paths)
+    if output == "json":
+        click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+    errors = sum(finding.is_error for finding in findings)
+    if output == "table":
+        click.echo(f"{errors} errors, {len(findings) - errors} warnings")
+    return Exit.NO if errors else Exit.DONE
+
+
+@policy.command()
+@policy_socket_option
+@timeout_option
+@output_option
+def health(policy_socket: str, timeout: timedelta, output: str) -> int:
+    """Ask the server how it is; exit 0 if it decides, 1 if not, or if it decides by older policies than its files."""
+    answer = ask(policy_at(policy_socket), "GET", "/health", timeout=timeout)
+    said = answer.body.get("status") if isinstance(answer.body, dict) else None
+    serving = answer.status == HTTPStatus.OK and said == "ok"
+    show_one({"role": "policy", "serving": serving, "why": None if serving else said}, VIEW, output)
+    return Exit.DONE if serving else Exit.NO
+
+
+@click.command()
+@click.argument("decision_id")
+@policy_socket_option
+@timeout_option
+@output_option
+def explain(decision_id: str, policy_socket: str, timeout: timedelta, output: str) -> None:
+    """Why the decision DECISION_ID came out as it did: deciding policies, or the nearest one and what failed."""
+    show_decision(find_decision(policy_at(policy_socket), decision_id, timeout), output)
+
+
+policy.add_command(explain)
+add_role_commands(policy, RoleModules("policy", "livery_policy.config:PolicyConfig", "livery_policy.main:run"))
