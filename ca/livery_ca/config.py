@@ -91,7 +91,7 @@ class CaConfig(Section):
     key_encryption_key: Path | None = None
     """The file that opens the keys in `state_dir` (0600), made at the first start; without it they are lost.
 
-    By default `key-encryption-key` in `state_dir`. Elsewhere, a copy of `state_dir` alone gives nobody the keys."""
+    By default `key-encryption.key` in `state_dir`. Elsewhere, a copy of `state_dir` alone gives nobody the keys."""
 
     ca_key_type: KeyType = KeyType.EC_P256
     """The type of CA keys made from now on: `ec-p256`, `ec-p384`, `rsa-2048` or `rsa-4096`."""

@@ -19,6 +19,7 @@ from livery.runtime.spire_types import bundle_to_wire
 from livery.wire import bundle_api, types_api
 from livery_ca.doors.presence import given
 from livery_ca.doors.refusals import InvalidArgument, Missing, failing, malformed
+from livery_ca.doors.unoffered import unoffered
 
 Context = ServicerContext[Any, Any]
 Mask = types_api.BundleMask
@@ -42,6 +43,11 @@ class ForeignBundles(Protocol):
         ...
 
 
+@unoffered("PublishWITAuthority", text="WIT-SVID functionality is not yet implemented")
+@unoffered(
+    "CountBundles AppendBundle PublishJWTAuthority ListFederatedBundles BatchCreateFederatedBundle"
+    " BatchUpdateFederatedBundle BatchSetFederatedBundle BatchDeleteFederatedBundle"
+)
 @dataclass(frozen=True, slots=True)
 class BundleDoor(bundle_api.BundleServicer):
     """Answers for the bundles."""

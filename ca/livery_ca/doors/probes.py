@@ -1,7 +1,7 @@
 """Health and metrics for machines: gRPC's health service on the administrators' socket, and three HTTP paths.
 
-Owns: `/live`, `/ready`, `/metrics` as a bare ASGI application, and setting the status of `grpc.health.v1`. Does not own:
-what is wrong (`livery_ca.health`).
+Owns: `/live`, `/ready`, `/metrics` as a bare ASGI application, and setting the status of `grpc.health.v1`. Does not
+own: what is wrong (`livery_ca.health`).
 
 Invariants: live means the process answers, ready means that it can issue; neither says anything a stranger could use.
 """
@@ -35,7 +35,7 @@ class HealthDoor(health_aio.HealthServicer):  # type: ignore[misc]  # the packag
         self._setting: set[asyncio.Task[None]] = set()
         health.on_change(self._changed)
 
-    def _changed(self, ready: bool) -> None:  # noqa: FBT001 - a listener's argument
+    def _changed(self, ready: bool) -> None:
         task = asyncio.get_running_loop().create_task(self.set("", _STATUS.SERVING if ready else _STATUS.NOT_SERVING))
         self._setting.add(task)
         task.add_done_callback(self._setting.discard)
@@ -48,7 +48,7 @@ class Probes:
         self._health = health
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "http":
             status, kind, body = self._answer(scope["method"], scope["path"])
