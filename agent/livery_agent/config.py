@@ -68,6 +68,25 @@ class UnixSettings(Section):
     """Programs larger than this get no `unix:sha256` selector; `0B` means none is ever hashed."""
 
 
+class LimitsSettings(Section):
+    """Bounds of the Workload API (`[agent.limits]`)."""
+
+    max_connections: Annotated[int, Ge(16), Le(200_000)] = 2048
+    """Connections at once. Each may need four file descriptors; the agent refuses to start with too few."""
+
+    max_connections_per_user: Annotated[int, Ge(1), Le(200_000)] = 1536
+    """How many of them one user (UID) may hold."""
+
+    max_streams: Annotated[int, Ge(1), Le(1_000_000)] = 4096
+    """Streams at once: a client holds one for its SVIDs, and may hold two more for bundles."""
+
+    max_streams_per_user: Annotated[int, Ge(1), Le(1_000_000)] = 3072
+    """How many of them one user (UID) may hold."""
+
+    write_timeout: Annotated[Duration, Gt(timedelta(0)), Lt(timedelta(hours=1))] = timedelta(seconds=30)
+    """A stream whose client does not take an update for this long is closed."""
+
+
 class AgentConfig(Section):
     """Everything an agent can be told."""
 
@@ -121,14 +140,8 @@ class AgentConfig(Section):
     allow_unauthenticated_verifiers: bool = False
     """Give this trust domain's bundles to local processes without an identity too, so that they can verify others."""
 
-    max_streams: Annotated[int, Ge(1), Le(1_000_000)] = 4096
-    """How many Workload API streams may be open at once, all callers together."""
-
-    max_streams_per_user: Annotated[int, Ge(1), Le(1_000_000)] = 2048
-    """How many of them one user (UID) may hold."""
-
-    stream_write_timeout: Annotated[Duration, Gt(timedelta(0)), Lt(timedelta(hours=1))] = timedelta(seconds=30)
-    """A stream whose client does not take an update for this long is closed."""
+    limits: LimitsSettings = LimitsSettings()
+    """How much one user, and everybody together, may hold of the Workload API."""
 
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """How much is logged."""

@@ -37,6 +37,12 @@ class CaUnavailable(AgentError):
     kind = Kind.UNAVAILABLE
 
 
+class CaOverloaded(CaUnavailable):
+    """The CA said "too much at once": ask for less."""
+
+    code = "ca_overloaded"
+
+
 class CaRefused(AgentError):
     """The CA answered no, for a reason that is not the state of this node."""
 

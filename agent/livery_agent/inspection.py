@@ -71,13 +71,14 @@ def _identity(identity: Identity, now: datetime) -> dict[str, Any]:
         "hint": entry.hint,
         "selectors": sorted(map(str, entry.selectors)),
         "federates_with": [str(trust_domain) for trust_domain in entry.federates_with],
-        "state": _state(identity, now),
+        "state": state_of(identity, now),
         "refusal": identity.refusal or None,
         **_svid(identity.svid, identity.renewal),
     }
 
 
-def _state(identity: Identity, now: datetime) -> str:
+def state_of(identity: Identity, now: datetime) -> str:
+    """`valid`, `pending` (no SVID yet), `refused` (the CA will not sign) or `expired`."""
     if identity.svid is None:
         return "refused" if identity.refusal else "pending"
     return "valid" if identity.is_usable(now) else "expired"

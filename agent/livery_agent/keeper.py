@@ -49,6 +49,7 @@ log = get_logger(__name__)
 
 MAX_FETCHES = 10  # federated bundles at one time
 DIALS_BEFORE_REATTESTING = 3
+OUR_IDENTITY = "our identity"  # how `livery.runtime.dial` begins to say that it was not the peer that failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class Keeper:
         self._p = parts
         self._terms = terms
         self._memory = _Memory()
+        self.first_step = asyncio.Event()
         self._own, self._sync, self._sign = _Chore("node"), _Chore("sync"), _Chore("sign")
 
     async def run(self) -> NoReturn:
@@ -110,14 +112,17 @@ class Keeper:
         await self.resume()
         while True:
             await self.step()
+            self.first_step.set()
             await self._p.clock.sleep(self._tick().total_seconds())
 
     async def resume(self) -> None:
         """Take up what the last run left on disk. Raises `StateUnreadable`."""
-        bundle = self._p.seal.load_bundle()
+        resumed = await self._p.node.resume()
+        bundle = self._p.seal.load_bundle() or (self._terms.bundle if resumed else None)
         if bundle is not None:
-            self._p.snapshots.publish(replace(self._snapshot, bundles=BundleMap.of(bundle)))
-            await self._p.node.resume()
+            self._publish(replace(self._snapshot, bundles=BundleMap.of(bundle)))
+        elif resumed:
+            self._memory.refused = NodeRefused("this node has an identity", why="and no bundle to know the CA by")
 
     async def step(self) -> None:
         """Everything that is due now, once."""
@@ -170,7 +175,7 @@ class Keeper:
             fix=cause.fix or "give it new evidence (a join token, a valid certificate) and start it again",
         ) from cause
 
-    async def _take_refusal(self, refusal: NodeRefused) -> None:
+    async def _take_refusal(self, refusal: NodeRefused, chore: _Chore) -> None:
         """The CA no longer accepts our certificate: attest anew if that is possible, else stop (SPIRE 1.15)."""
         if isinstance(refusal, NodeBanned):
             await self._lose(refusal)
@@ -178,7 +183,7 @@ class Keeper:
             self._memory.refused = refusal
         elif isinstance(refusal, NodeExpired) and self._p.node.is_alive(self._p.clock.now()):
             # By our clock it is valid, and there is no way back from giving it up: one of the clocks is wrong.
-            self._p.status.note_skew("node", str(refusal))
+            self._p.status.note_skew(chore.name, str(refusal))
         else:
             await self._lose(refusal)
 
@@ -235,8 +240,10 @@ class Keeper:
     # Workload SVIDs
 
     async def _sign_due(self) -> None:
+        self._p.signer.begin()
         while batch := self._p.signer.ready(self._due()):
             signed = await self._p.signer.sign(batch, BundleMap.of(*filter(None, [self._snapshot.bundle])))
+            self._p.status.succeeded(self._sign.name)
             self._p.status.note_skew("svids", self._p.signer.skew)
             self._p.status.renewals += sum(1 for identity in signed if not identity.refusal)
             fresh = {identity.entry.id: identity for identity in signed}
@@ -262,7 +269,7 @@ class Keeper:
             await work()
         except NodeRefused as refusal:
             self._note(chore, refusal, urgent)
-            await self._take_refusal(refusal)
+            await self._take_refusal(refusal, chore)
         except NodeLost:
             raise
         except LiveryError as error:
@@ -294,7 +301,7 @@ class Keeper:
         refusal = self._p.connection.last_refusal
         if chore is self._own or failure is None or failure.times < DIALS_BEFORE_REATTESTING or not refusal:
             return
-        if self._p.node.may_reattest and "certificate" in refusal:
+        if self._p.node.may_reattest and OUR_IDENTITY in refusal:
             self._memory.refused = NodeRefused("the CA turns this node's certificate away", why=refusal)
 
     def _is_time(self, chore: _Chore) -> bool:

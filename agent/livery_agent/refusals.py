@@ -14,6 +14,7 @@ from google.rpc.status_pb2 import Status
 from livery.wire import types_api
 from livery_agent.errors import (
     AgentError,
+    CaOverloaded,
     CaRefused,
     CaUnavailable,
     NodeBanned,
@@ -26,14 +27,17 @@ DETAILS_TRAILER = "grpc-status-details-bin"
 _DETAILS_TYPE = f"/{types_api.PermissionDeniedDetails.DESCRIPTOR.full_name}"
 _Reason = types_api.PermissionDeniedDetails
 
-# What this node can say or do about each reason (SPIRE 1.15, agent/manager).
-_REASONS = {
-    _Reason.AGENT_NOT_ATTESTED: "the CA does not know this node (evicted, or the CA lost its store)",
-    _Reason.AGENT_NOT_ACTIVE: "the CA has a newer certificate of this node on record",
+_CLOCKS = "compare the clocks of this node and of the CA"
+_PARDON = "ask for `livery node evict`, then attest anew"
+
+# Each reason, what it means to this node (SPIRE 1.15, agent/manager), and what a person can do about it.
+_REASONS: dict[int, tuple[type[NodeRefused], str, str]] = {
+    _Reason.AGENT_EXPIRED: (NodeExpired, "the CA holds this node's certificate to be expired", _CLOCKS),
+    _Reason.AGENT_NOT_ATTESTED: (NodeRefused, "the CA does not know this node (evicted, or the CA lost its store)", ""),
+    _Reason.AGENT_NOT_ACTIVE: (NodeRefused, "the CA has a newer certificate of this node on record", ""),
+    _Reason.AGENT_BANNED: (NodeBanned, "the CA's administrators have banned this node", _PARDON),
+    _Reason.AGENT_MUST_REATTEST: (NodeMustReattest, "the CA wants this node to attest again instead of renewing", ""),
 }
-_EXPIRED = "the CA holds this node's certificate to be expired"
-_MUST_REATTEST = "the CA wants this node to attest again instead of renewing"
-_BANNED = "the CA's administrators have banned this node"
 
 # The request will not get better by being repeated.
 _FINAL = frozenset(
@@ -53,17 +57,14 @@ _FINAL = frozenset(
 def failure_of(what: str, error: grpc.aio.AioRpcError, last_refusal: str | None = None) -> AgentError:
     """Our name for a failed call; `what` says what was tried, `last_refusal` why the last dial failed if it did."""
     said = f"{error.code().name}: {(error.details() or '')[:300]}"
-    reason = _reason(error)
-    if reason == _Reason.AGENT_BANNED:
-        return NodeBanned(what, why=_BANNED, fix="ask for `livery node evict`, then attest anew")
-    if reason == _Reason.AGENT_EXPIRED:
-        return NodeExpired(what, why=_EXPIRED, fix="compare the clocks of this node and of the CA")
-    if reason == _Reason.AGENT_MUST_REATTEST:
-        return NodeMustReattest(what, why=_MUST_REATTEST)
-    if reason in _REASONS:
-        return NodeRefused(what, why=_REASONS[reason])
+    known = _REASONS.get(_reason(error))
+    if known is not None:
+        refusal, why, fix = known
+        return refusal(what, why=why, fix=fix)
     if error.code() in _FINAL:
         return CaRefused(what, why=said)
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return CaOverloaded(what, why=said)
     return CaUnavailable(what, why=f"{said}; {last_refusal}" if last_refusal else said)
 
 
@@ -72,7 +73,7 @@ def is_missing(error: grpc.aio.AioRpcError) -> bool:
     return error.code() is grpc.StatusCode.NOT_FOUND
 
 
-def _reason(error: grpc.aio.AioRpcError) -> types_api.PermissionDeniedDetails.Reason.ValueType:
+def _reason(error: grpc.aio.AioRpcError) -> int:
     """The reason in the details trailer; UNKNOWN when there is none."""
     if error.code() is not grpc.StatusCode.PERMISSION_DENIED:
         return _Reason.UNKNOWN

@@ -1,7 +1,8 @@
 """Signing what is due: batches to the CA, answers through the gate, identities with new SVIDs out.
 
-Owns: the batch size (halved when a batch fails, doubled when one succeeds), keys and requests, and how long an identity
-that was refused is left alone. Does not own: when to sign and where the results go (`keeper`).
+Owns: the batch size (halved when a batch fails, doubled when one succeeds, in one round never to what just failed),
+keys and requests, and how long an identity that was refused is left alone. Does not own: when to sign and where the
+results go (`keeper`).
 
 Invariant: an identity that gets no new SVID keeps the one it has.
 """
@@ -19,7 +20,7 @@ from livery.identity import BundleMap
 from livery.runtime.clock import Clock
 from livery.runtime.logging import get_logger
 from livery_agent.acceptance import Moment, accept
-from livery_agent.errors import AgentError, CaAnswerUnusable, NotInForce
+from livery_agent.errors import AgentError, CaAnswerUnusable, CaOverloaded, NotInForce
 from livery_agent.joining import Issued
 from livery_agent.keys import new_key, request
 from livery_agent.schedule import draw_jitter, pause
@@ -49,9 +50,13 @@ class Signer:
         self._clock = clock
         self._random = random
         self._interval = interval
-        self._batch = MAX_BATCH
+        self._batch = self._ceiling = MAX_BATCH
         self._resting: dict[Edition, _Rest] = {}
         self.skew = ""
+
+    def begin(self) -> None:
+        """A new round: the CA may take more than it did in the last one."""
+        self._ceiling = MAX_BATCH
 
     def ready(self, due: Sequence[Identity]) -> tuple[Identity, ...]:
         """The next batch of those that are due, leaving out what was refused a moment ago."""
@@ -69,10 +74,15 @@ class Signer:
         keys, requests = await asyncio.to_thread(_requests, batch)
         try:
             answers = await self._upstream.sign(requests)
+        except CaOverloaded:
+            self._ceiling = self._batch = max(1, len(batch) // 2)
+            if len(batch) == 1:
+                raise
+            return list(batch)  # unchanged, and so still due: in smaller batches
         except AgentError:
             self._batch = max(1, len(batch) // 2)
             raise
-        self._batch = min(MAX_BATCH, self._batch * 2)
+        self._batch = min(self._ceiling, self._batch * 2)
         moments = [Moment(bundles, self._clock.now(), draw_jitter(self._random)) for _ in batch]
         rows = list(zip(batch, keys, answers, moments, strict=True))
         judged = await asyncio.to_thread(lambda: [_judged(*row) for row in rows])

@@ -23,7 +23,7 @@ from livery.errors import LiveryError
 from livery.identity import TrustDomain, X509Svid
 from livery_agent.errors import StateUnreadable
 from livery_agent.keys import key_der
-from livery_agent.schedule import Renewal
+from livery_agent.schedule import JITTER, Renewal
 
 FORMAT = 1
 
@@ -89,9 +89,10 @@ def decode(data: bytes, expected: TrustDomain) -> NodeState:
 def _decode_node(document: dict[str, Any]) -> NodeSvid:
     svid = X509Svid.from_der(_unb64(document["chain"]), _unb64(document["key"]))
     received_at = datetime.fromisoformat(document["received_at"])
-    if received_at.tzinfo is None or not isinstance(document["reattestable"], bool):
+    jitter = float(document["jitter"])
+    if received_at.tzinfo is None or not -JITTER <= jitter <= JITTER or not isinstance(document["reattestable"], bool):
         raise ValueError
-    renewal = Renewal(received_at, svid.not_after, float(document["jitter"]))
+    renewal = Renewal(received_at, svid.not_after, jitter)
     return NodeSvid(svid, renewal, document["reattestable"])
 
 

@@ -5,7 +5,7 @@ bundle and have a wrong clock. It keeps SPIRE's rule for nodes: the first use of
 one void.
 
 How a caller shows its certificate is the test's choice: `serial_of` reads it from the call. Over plain sockets it is
-metadata (`PlainDial` adds it); behind a real front door it is the `Caller`.
+the user agent (`PlainDial` sets it); behind a real front door it is the `Caller`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from livery.wire import agent_api, bundle_api, entry_api, svid_api, types_api
 from livery_agent.entry import Entry
 from tests.pki import TestCa, Twist
 
-SERIAL = "test-serial"  # metadata by which a caller over a plain socket shows its certificate
+SERIAL = "test-serial"  # in the user agent: how a caller over a plain socket shows its certificate
 REASON = types_api.PermissionDeniedDetails
 OK = types_api.Status(code=0, message="OK")
 
@@ -59,6 +59,7 @@ class Orders:
     held: asyncio.Event = field(default_factory=asyncio.Event)  # cleared: calls in `slow` wait for it
     slow: set[str] = field(default_factory=set)  # names of RPCs that wait
     refuse: Any = None  # a PermissionDeniedDetails.Reason for every authenticated call
+    refuse_next: list[Any] = field(default_factory=list)  # the same, for the next calls only
     refuse_join: tuple[grpc.StatusCode, str] | None = None
     decline: dict[str, tuple[int, str]] = field(default_factory=dict)  # entry ID → status of its batch item
     max_batch: int = 500
@@ -178,6 +179,8 @@ class FakeCa:
         # SPIRE's order: expired (TLS does that here), unknown, banned, current, new, not active.
         if self.orders.refuse is not None:
             await deny(context, self.orders.refuse)
+        if self.orders.refuse_next:
+            await deny(context, self.orders.refuse_next.pop(0))
         serial = self.serial_of(context)
         for node_id, row in self.nodes.items():
             if serial is not None and serial == row.serial:
@@ -227,7 +230,7 @@ class _Agent(agent_api.AgentServicer):
         await self._ca.enter("AttestAgent", context, anonymous=True)
         if self._ca.orders.refuse_join:
             await context.abort(*self._ca.orders.refuse_join)
-        params = (await anext(aiter(requests))).params
+        params = (await context.read()).params
         match params.data.type:
             case "join_token":
                 node_id, reattestable = await self._by_token(params, context), False
@@ -235,7 +238,7 @@ class _Agent(agent_api.AgentServicer):
                 leaf = self._leaf(params.data.payload)
                 nonce = secrets.token_bytes(32)
                 yield agent_api.AttestAgentResponse(challenge=_challenge(nonce))
-                answer = (await anext(aiter(requests))).challenge_response
+                answer = (await context.read()).challenge_response
                 if not _proves(leaf, nonce, answer):
                     await context.abort(grpc.StatusCode.PERMISSION_DENIED, "nodeattestor(x509pop): bad signature")
                 fingerprint = hashlib.sha1(leaf.public_bytes(serialization.Encoding.DER)).hexdigest()
@@ -300,8 +303,7 @@ class _Entry(entry_api.EntryServicer):
 
     async def SyncAuthorizedEntries(self, requests: Any, context: Any) -> Any:
         await self._ca.enter("SyncAuthorizedEntries", context)
-        incoming = aiter(requests)
-        await anext(incoming)
+        await context.read()
         entries = list(self._ca.entries.values())
         page = self._ca.orders.page
         if len(entries) <= page:
@@ -313,7 +315,7 @@ class _Entry(entry_api.EntryServicer):
                 entry_api.EntryRevision(id=e.id, revision_number=e.revision, created_at=e.created_at) for e in part
             ]
             yield entry_api.SyncAuthorizedEntriesResponse(entry_revisions=revisions, more=more)
-        async for request in incoming:
+        while (request := await context.read()) is not grpc.aio.EOF:
             assert list(request.ids) == sorted(request.ids)
             assert len(request.ids) <= page
             wanted = [self._ca.entries[id_] for id_ in request.ids if id_ in self._ca.entries]
@@ -360,23 +362,6 @@ class _Svid(svid_api.SVIDServicer):
         return svid_api.NewJWTSVIDResponse(svid=svid)
 
 
-class _ShowSerial(grpc.aio.UnaryUnaryClientInterceptor, grpc.aio.StreamStreamClientInterceptor):
-    """Adds the serial of the caller's certificate to each call."""
-
-    def __init__(self, serial: int) -> None:
-        self._serial = serial
-
-    def _shown(self, details: Any) -> Any:
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), (SERIAL, f"{self._serial:x}"))
-        return details._replace(metadata=metadata)
-
-    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        return await continuation(self._shown(details), request)
-
-    async def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
-        return await continuation(self._shown(details), requests)
-
-
 @dataclass
 class PlainDialer:
     """A `CaDialer` over a plain unix socket, which shows its certificate's serial as metadata."""
@@ -388,9 +373,10 @@ class PlainDialer:
     closed: bool = False
 
     async def start(self) -> grpc.aio.Channel:
-        interceptors = [_ShowSerial(self.svid.serial)] if self.svid else []
-        options = [("grpc.use_local_subchannel_pool", 1)]  # closing one channel must close its connection
-        self.channel = grpc.aio.insecure_channel(f"unix:{self.path}", interceptors=interceptors, options=options)
+        options: list[tuple[str, Any]] = [("grpc.use_local_subchannel_pool", 1)]  # to close one is to close its socket
+        if self.svid is not None:
+            options.append(("grpc.primary_user_agent", f"{SERIAL}={self.svid.serial:x}"))
+        self.channel = grpc.aio.insecure_channel(f"unix:{self.path}", options=options)
         return self.channel
 
     async def close(self) -> None:
@@ -416,8 +402,10 @@ class PlainDial:
 
 def serial_in_metadata(context: Any) -> int | None:
     """Who calls over a plain socket."""
-    shown = [value for key, value in context.invocation_metadata() or () if key == SERIAL]
-    return int(shown[0], 16) if shown else None
+    for key, value in context.invocation_metadata() or ():
+        if key == "user-agent" and value.startswith(SERIAL):
+            return int(value.split()[0].removeprefix(f"{SERIAL}="), 16)
+    return None
 
 
 async def deny(context: Any, reason: Any) -> None:

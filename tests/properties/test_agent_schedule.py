@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from livery_agent.schedule import JITTER, MAX_TICK, MIN_TICK, Renewal, draw_jitter, pause, tick
 
-moments = st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)).map(lambda naive: naive.replace(tzinfo=UTC))
+moments = st.timedeltas(timedelta(0), timedelta(days=7300)).map(lambda d: datetime(2020, 1, 1, tzinfo=UTC) + d)
 lives = st.timedeltas(timedelta(seconds=1), timedelta(days=3650))
 draws = st.floats(0, 1)
 
