@@ -206,11 +206,19 @@ class Authorities:
         except LiveryError:
             await self._destroy(kind, key_id, "")
             raise
-        superseded = self.slots(kind).prepared
-        await self._write(self._now().authorities, [made], [_event(made, why)])
-        if superseded is not None:
-            await self._retire(superseded, "superseded before it signed")
+        await self._put_in_place(made, why)
         return made
+
+    async def _put_in_place(self, made: Authority, why: str) -> None:
+        """Write a prepared authority down; one that was prepared before it and never signed goes in the same write."""
+        superseded = self.slots(made.kind).prepared
+        changed, events = [made], [_event(made, why)]
+        if superseded is not None:
+            changed.append(states.move(superseded, AuthorityState.RETIRED, made.issued_at))
+            events.append(_event(changed[1], "superseded before it signed"))
+        await self._write(self._now().authorities, changed, events)
+        if superseded is not None:
+            await self._destroy(superseded.kind, superseded.key_id, superseded.id)
 
     async def _activate(self, authority: Authority, why: str) -> Authority:
         changed = states.activate(self.slots(authority.kind), authority, self._parts.clock.now())
