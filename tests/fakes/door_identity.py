@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from livery.errors import LiveryError
 from livery.identity import BundleMap, X509Svid
+from livery.workload.context import X509Context
 from tests.pki import TestCa
 
 
@@ -14,6 +17,7 @@ class ChangingIdentity:
         self.current = svid
         self.trusted = bundles
         self.broken: LiveryError | None = None
+        self.subscribers: list[Callable[[X509Context | None], None]] = []
 
     @classmethod
     def of(cls, ca: TestCa, path: str = "/server") -> ChangingIdentity:
@@ -29,3 +33,13 @@ class ChangingIdentity:
         if self.broken is not None:
             raise self.broken
         return self.trusted
+
+    def on_update(self, callback: Callable[[X509Context | None], None]) -> Callable[[], None]:
+        self.subscribers.append(callback)
+        return lambda: self.subscribers.remove(callback)
+
+    def rotate(self, svid: X509Svid | None = None, bundles: BundleMap | None = None) -> None:
+        """Change, and tell the subscribers."""
+        self.current, self.trusted = svid or self.current, bundles or self.trusted
+        for callback in list(self.subscribers):
+            callback(None)

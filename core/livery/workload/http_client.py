@@ -14,24 +14,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 
 from livery.errors import LiveryError
 from livery.identity import BundleMap, SpiffeId, X509Svid
 from livery.runtime.clock import Clock, SystemClock
-from livery.workload.source import WorkloadSource
+from livery.runtime.listen import DoorIdentity
+from livery.workload.context import X509Context
 from livery.workload.tls import HTTP1, client_context_of, exactly, refusal_behind, require_peer, require_unended
 
 # A pooled connection is used at most this long after its last response: well below what servers keep theirs.
 KEEP_ALIVE = 15.0
 
 
+class RotatingIdentity(DoorIdentity, Protocol):
+    """What is asked of a source; `livery.workload.WorkloadSource` is one."""
+
+    def on_update(self, callback: Callable[[X509Context | None], None]) -> Callable[[], None]:
+        """Call back after each change; returns how to stop it."""
+        ...
+
+
 def client(
-    source: WorkloadSource, expected: SpiffeId, *, clock: Clock | None = None, **options: Any
+    source: RotatingIdentity, expected: SpiffeId, *, clock: Clock | None = None, **options: Any
 ) -> httpx2.AsyncClient:
     """A client for `https://` URLs of the server that is `expected`, showing our newest SVID.
 
@@ -47,7 +56,7 @@ def client(
 class SvidTransport(httpx2.AsyncBaseTransport):
     """The transport behind `client`."""
 
-    def __init__(self, source: WorkloadSource, expected: SpiffeId, limits: httpx2.Limits, clock: Clock) -> None:
+    def __init__(self, source: RotatingIdentity, expected: SpiffeId, limits: httpx2.Limits, clock: Clock) -> None:
         self._source = source
         self._expected = expected
         self._limits = limits

@@ -164,9 +164,11 @@ class CurrentContext(ssl.SSLContext):
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """Begin a connection with the identity of this moment."""
         try:
-            return self.current().wrap_bio(*args, **kwargs)
+            context = self.current()
         except LiveryError as refusal:
-            raise RefusedInHandshake.of(refusal) from refusal
+            # Event loops expect errors from the handshake, and clean up after those.
+            context = _refusing(refusal, self.protocol)
+        return context.wrap_bio(*args, **kwargs)
 
     def wrap_socket(self, *_args: Any, **_kwargs: Any) -> ssl.SSLSocket:
         """Refuse: the check at the end of the handshake is made for buffers."""
@@ -178,6 +180,21 @@ def require_unended(svid: X509Svid, clock: Clock) -> None:
     if clock.now() > svid.not_after:
         why = f"it was valid until {svid.not_after.isoformat()}, and the agent has not sent a new one"
         raise IdentityEnded("our certificate has ended", why=why, fix="is the agent running, and can it reach the CA?")
+
+
+def _refusing(refusal: LiveryError, protocol: int) -> ssl.SSLContext:
+    """A context whose handshakes end before they begin."""
+
+    class Refusing(ssl.SSLObject):
+        """A connection that is never made."""
+
+        def do_handshake(self) -> None:
+            raise RefusedInHandshake.of(refusal) from refusal
+
+    context = ssl.SSLContext(protocol)
+    context.check_hostname = False
+    context.sslobject_class = Refusing
+    return context
 
 
 def _checking(bundles: BundleMap, admits: Admits, clock: Clock) -> Callable[[ssl.SSLObject], object]:
