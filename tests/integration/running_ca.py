@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
+from google.rpc.status_pb2 import Status
 
 from livery.identity import SpiffeId, TrustBundle, TrustDomain
 from livery.runtime.clock import Clock, SystemClock
@@ -132,8 +133,6 @@ async def refusal(call: Any) -> grpc.aio.AioRpcError:
 
 def reasons_of(error: grpc.aio.AioRpcError) -> Sequence[str]:
     """The reasons in the details trailer, by name."""
-    from google.rpc.status_pb2 import Status
-
     details = types_api.PermissionDeniedDetails
     found = []
     for key, value in error.trailing_metadata() or ():
@@ -147,4 +146,11 @@ def reasons_of(error: grpc.aio.AioRpcError) -> Sequence[str]:
     return found
 
 
-MINUTE = timedelta(minutes=1)
+class MovableClock(SystemClock):
+    """The real clock, moved by `offset`. Small moves only: certificates are verified by OpenSSL's clock."""
+
+    def __init__(self) -> None:
+        self.offset = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self.offset
