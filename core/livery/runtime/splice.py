@@ -59,6 +59,7 @@ class End(asyncio.Protocol):
         self._other: End | None = None
         self._closing = False
         self._has_ended_writing = False
+        self._early = b""
         self.is_full = False
 
     @property
@@ -82,8 +83,12 @@ class End(asyncio.Protocol):
             other.hold()
 
     def flow(self) -> None:
-        """Begin to read."""
-        if self._other is not None and not self._other.is_full:
+        """Begin to hand over."""
+        if self._other is None:
+            return
+        early, self._early = self._early, b""
+        self._other.send(early)
+        if not self._other.is_full:
             self.let_go()
 
     def hold(self) -> None:
@@ -124,7 +129,12 @@ class End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand over what came."""
-        if self._other is not None and not self._closing:
+        if self._closing:
+            return
+        if self._other is None:  # uvloop begins to read after `connection_made`, whatever that asked for
+            self._early += data
+            self.hold()
+        else:
             self._other.send(data)
 
     def eof_received(self) -> bool:
@@ -171,6 +181,7 @@ class TlsEnd(End):
         self._engine: TlsEngine | None = None
         self._is_shaken = False
         self._has_received = False
+        self._has_peer_ended = False
         self._frames: FrameCursor | None = None
 
     def secure(self, engine: TlsEngine) -> None:
@@ -192,7 +203,7 @@ class TlsEnd(End):
         return self._engine
 
     def flow(self) -> None:
-        """Begin to read, with what came together with the handshake's end."""
+        """Begin to hand over, with what came together with the handshake's end."""
         self._read(b"")
         super().flow()
 
@@ -230,8 +241,11 @@ class TlsEnd(End):
         self._close_other()
         if self._engine is not None:
             self._write(self._engine.say_goodbye())
-        super().end_writing()
-        self.let_go()
+        if self._has_peer_ended:
+            self._transport.close()
+        else:
+            super().end_writing()
+            self.let_go()
         asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
@@ -246,6 +260,7 @@ class TlsEnd(End):
 
     def eof_received(self) -> bool:
         """The peer's TCP is done sending; TLS may not have said so, which HTTP/2 notices by itself."""
+        self._has_peer_ended = True
         if self._engine is None or self._closing:
             return False
         self._secured.receive_eof()
