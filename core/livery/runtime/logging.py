@@ -183,5 +183,7 @@ def _route_standard_library(level: str, sink: Sink, shared: list[Processor], ren
         adopted: Any = logging.getLogger(name)
         adopted.handlers.clear()
         adopted.propagate = True
+    # Not in our lines, and looked up for each of them otherwise.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)

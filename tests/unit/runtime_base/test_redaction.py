@@ -7,6 +7,8 @@ import json
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from livery.runtime.redaction import HIDDEN, MAX_TEXT, is_secret_name, redact, redact_text
 
@@ -71,6 +73,12 @@ def test_what_lies_too_deep_is_left_out_rather_than_followed() -> None:
 
 def test_a_peer_cannot_write_to_the_terminal_of_who_reads_the_log() -> None:
     assert "\x1b" not in redact_text("\x1b[2J\x1b]0;pwned\x07\r\x9b1m")
+
+
+@given(st.text(max_size=200), st.sampled_from(["hvs.CAESIJ1234567890abcdefghij", TOKEN, "s." + "a" * 24, "\x1b"]))
+def test_a_secret_is_found_wherever_it_stands(around: str, secret: str) -> None:
+    """The quick look that most texts get must not miss what the rules would find."""
+    assert secret not in redact_text(f"{around} {secret} {around}")
 
 
 def test_a_huge_text_is_cut() -> None:
