@@ -50,6 +50,13 @@ PLAIN_CONDITIONS = (
 )
 
 
+# A policy that errors for some calls, in every mesh: errors must come out alike too.
+BROKEN = """
+@id("broken") permit(principal, action in Livery::Action::"http", resource)
+when { context.http has port && context.http.port * 9223372036854775807 > 0 };
+"""
+
+
 @dataclass(frozen=True)
 class Mesh:
     """A set of policies, and all that is asked of it."""
@@ -97,7 +104,7 @@ def _policy(rng: random.Random, number: int) -> str:
 
 def mesh(seed: int, size: int) -> Mesh:
     rng = random.Random(seed)
-    made = compiled("\n".join(_policy(rng, n) for n in range(size)))
+    made = compiled("\n".join([BROKEN, *(_policy(rng, n) for n in range(size))]))
     return Mesh(made, EntityBook(made.schema))
 
 

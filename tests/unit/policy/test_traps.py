@@ -12,7 +12,7 @@ from livery_policy.engine.slices import Slice, whole
 from livery_policy.errors import InvalidPolicies
 from livery_policy.model.calls import Call, Peer
 from livery_policy.model.decision import Reason
-from tests.policies import AT, EVIL, INVENTORY, ORDERS, compiled, engine, get
+from tests.policies import AT, EVIL, INVENTORY, ORDERS, PERMIT_GET, compiled, engine, get
 
 ALLOW_ALL = '@id("all") permit(principal, action, resource);\n'
 

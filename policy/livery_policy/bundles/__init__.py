@@ -1,0 +1,1 @@
+"""Where policies come from and which of them are in force: files today, signed bundles later."""

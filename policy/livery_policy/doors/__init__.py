@@ -1,0 +1,1 @@
+"""How the decision point is reached: AuthZEN for those who ask, HTTP for those who operate it. No decisions here."""

@@ -1,0 +1,1 @@
+"""What an application imports to have its callers authorized: the middleware, and the `Decider` it asks."""
