@@ -61,16 +61,21 @@ log = get_logger(__name__)
 
 
 async def run(config: AgentConfig, clock: Clock, on_ready: OnReady) -> None:
+    """Be an agent until cancelled, logging to stderr; see `serve`."""
+    sink = configure("agent", config.log_level, json=config.log_format == "json", clock=clock)
+    await serve(config, clock, AuditLog("agent", sink, clock), on_ready)
+
+
+async def serve(config: AgentConfig, clock: Clock, audit: Audit, on_ready: OnReady) -> None:
     """Be an agent until cancelled.
 
     `on_ready` is called once, when the sockets listen and the first attempt to reach the CA has ended, well or badly:
     an agent serves what it has whether or not the CA is there. Raises `NodeLost` when the CA will not have this node.
     """
-    sink = configure("agent", config.log_level, json=config.log_format == "json", clock=clock)
     private_directory(config.state_dir)
     with StateLock(config.state_dir / "lock"):
         sweep_leftovers(config.state_dir)
-        agent = Agent(config, clock, AuditLog("agent", sink, clock))
+        agent = Agent(config, clock, audit)
         async with AsyncExitStack() as stack:
             await agent.open(stack)
             keeping = asyncio.create_task(agent.keeper.run())

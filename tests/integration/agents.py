@@ -27,7 +27,7 @@ from livery.runtime.metrics import Metrics
 from livery.wire import workload_api
 from livery_agent.config import AgentConfig
 from livery_agent.entry import Entry
-from livery_agent.main import run
+from livery_agent.main import serve
 from tests.fakes.audit import RecordingAudit
 from tests.fakes.ca import FakeCa
 from tests.integration.doors import HeldIdentity
@@ -49,6 +49,8 @@ class Town:
     ca: FakeCa
     clock: Clock
     settings: dict[str, Any]
+    ca_path: str = "/spire/server"
+    audit: RecordingAudit = field(default_factory=RecordingAudit)
     door: FrontDoor | None = None
     agent: asyncio.Task[None] | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,7 +61,7 @@ class Town:
     async def open_ca(self, port: int = 0) -> None:
         # A certificate of its own per start, and the same authority for as long as the test does not rotate it.
         self.ca.pki.now = self.ca.clock.now()
-        identity = HeldIdentity(self.ca.pki.issue("/spire/server", timedelta(hours=12)), self.ca.bundle)
+        identity = HeldIdentity(self.ca.pki.issue(self.ca_path, timedelta(hours=12)), self.ca.bundle)
         self.ca.serial_of = _serial_of_caller
         self.door = FrontDoor(
             TcpListen("127.0.0.1", port, identity),
@@ -111,12 +113,19 @@ class Town:
             self.said = fields
             self.ready.set()
 
-        self.agent = asyncio.create_task(run(self.config, self.clock, on_ready))
+        self.agent = asyncio.create_task(serve(self.config, self.clock, self.audit, on_ready))
         waiting = asyncio.create_task(self.ready.wait())
         await asyncio.wait({self.agent, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if self.agent.done():
             await self.agent
+
+    async def launch_agent(self) -> None:
+        """Start it and wait until its administration socket answers, however its first attempt fares."""
+        self.agent = asyncio.create_task(serve(self.config, self.clock, self.audit, lambda _: None))
+        async with asyncio.timeout(10):
+            while not (self.directory / "admin.sock").is_socket():
+                await asyncio.sleep(0.01)
 
     async def stop_agent(self) -> None:
         if self.agent is not None:
