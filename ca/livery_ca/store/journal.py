@@ -24,6 +24,7 @@ from livery_ca.model import Intent, JwtRecord, Listing, Outcome, Page, Settled
 from livery_ca.store import leaves, nodes, schema, tokens
 from livery_ca.store.database import Database
 from livery_ca.store.errors import JournalConflict
+from livery_ca.store.savepoint import savepoint
 from livery_ca.store.writes import AttestNode, RenewNode, SpendToken, Write
 
 _TABLE = schema.intents
@@ -146,7 +147,7 @@ def _extras(connection: Connection, settlement: Settlement) -> LiveryError | Non
     if not settlement.writes:
         return None
     try:
-        with connection.begin_nested():
+        with savepoint(connection):
             for write in settlement.writes:
                 _apply(connection, write, settlement.at)
     except LiveryError as refusal:

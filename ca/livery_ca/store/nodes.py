@@ -30,6 +30,7 @@ _ALL = NodeFilter()
 _FIRST = Page()
 _BANNED = and_(_TABLE.c.serial == "", _TABLE.c.new_serial == "")
 _MAX_SEQUENCE = 2**63 - 1
+_JOIN_TOKEN = ("spire", "agent", "join_token")
 ALIAS_SELECTOR = "spiffe_id"  # the selector type of the entry that gives a join-token agent its alias
 
 
@@ -78,7 +79,7 @@ class Nodes:
         await self._database.write(lambda connection: _set(connection, node_id, values, at))
 
     async def delete(self, node_id: SpiffeId) -> None:
-        """Forget the node and the alias a join token gave it; it may attest anew. Raises `NodeNotFound`."""
+        """Forget the node, and the join token it came by with its alias; it may attest anew. Raises `NodeNotFound`."""
         at = self._clock.now()
         await self._database.write(lambda connection: _delete(connection, node_id, at))
 
@@ -145,6 +146,9 @@ def _delete(connection: Connection, node_id: SpiffeId, at: datetime) -> None:
     table, members = schema.entries, schema.entry_selectors
     aliased = select(members.c.row_id).where(members.c.type == ALIAS_SELECTOR)
     entries.remove_where(connection, and_(table.c.parent_id == str(node_id), table.c.row_id.in_(aliased)), at)
+    if node_id.segments[:-1] == _JOIN_TOKEN:
+        # Until it ends the token still admits the key it is bound to, and whoever evicts a node means it to stay out.
+        connection.execute(delete(schema.join_tokens).where(schema.join_tokens.c.value == node_id.segments[-1]))
     changes.append(connection, ChangeKind.NODE, str(node_id), at)
 
 

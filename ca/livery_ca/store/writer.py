@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from livery_ca.store.errors import StoreClosed, StoreError, translate
+from livery_ca.store.savepoint import is_doubtful, savepoint
 
 Result = TypeVar("Result")
 Work = Callable[[Connection], Result]
@@ -108,13 +109,11 @@ class Writer:
 def _attempt(connection: Connection, job: _Job) -> None:
     """One write in its savepoint. A database that fails (not a constraint) fails the group: its state is in doubt."""
     try:
-        with connection.begin_nested():
+        with savepoint(connection):
             job.result = job.work(connection)
-    except DBAPIError as cause:
-        if not isinstance(cause, IntegrityError):
+    except Exception as error:  # the boundary of a task: its caller gets it, the writer lives on
+        if is_doubtful(error):
             raise
-        job.error = cause
-    except Exception as error:  # noqa: BLE001 - the boundary of a task: its caller gets it, the writer lives on
         job.error = error
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,30 +18,14 @@ from livery_ca.keys import KeyMissing, KeyStore, KeyUnreadable
 from livery_ca.keys.memory import MemoryKeyStore
 from livery_ca.model import AuthorityKind, AuthorityState
 from livery_ca.store.errors import StoreForeign
-from livery_ca.upstreams import CaRequest, MintedCa, UpstreamError, UpstreamUnavailable
+from livery_ca.upstreams import CaRequest, UpstreamError, UpstreamUnavailable
 from livery_ca.upstreams.self_signed import SelfSigned
 from tests.fakes.clock import START, FakeClock
+from tests.fakes.upstream import FakeUpstream
 from tests.unit.ca.house import SETTINGS, TD, House, house
 
 X509, JWT = AuthorityKind.X509, AuthorityKind.JWT
 HOUR = timedelta(hours=1)
-
-
-@dataclass
-class Upstream:
-    """A self-signed upstream that can be told to fail, or to answer with something else."""
-
-    keys: KeyStore
-    error: BaseException | None = None
-    answer: MintedCa | None = None
-    asked: dict[str, Any] = field(default_factory=dict)
-    answered: dict[str, Any] = field(default_factory=dict)
-
-    def mint(self, request: CaRequest) -> MintedCa:
-        if self.error is not None:
-            raise self.error
-        minted = self.answer or SelfSigned(self.keys).mint(replace(request, **self.asked))
-        return replace(minted, **self.answered)
 
 
 async def test_a_first_start_makes_one_authority_of_each_kind_and_publishes_it(ca: House) -> None:
@@ -139,10 +122,10 @@ async def test_an_authority_that_slept_past_its_end_starts_with_a_new_one(tmp_pa
 
 async def test_an_upstream_that_fails_is_told_and_tried_again(tmp_path: Path, clock: FakeClock) -> None:
     """Meanwhile the active authority goes on signing, and no key is left behind."""
-    made: list[Upstream] = []
+    made: list[FakeUpstream] = []
 
-    def upstream(keys: KeyStore) -> Upstream:
-        made.append(Upstream(keys))
+    def upstream(keys: KeyStore) -> FakeUpstream:
+        made.append(FakeUpstream(keys))
         return made[0]
 
     async with house(tmp_path / "s", clock, upstream=upstream) as ca:
@@ -165,10 +148,10 @@ async def test_what_an_upstream_returns_is_checked_before_anything_is_published(
     keys = MemoryKeyStore()
     key = keys.generate("x", KeyType.EC_P256)
     other = SelfSigned(keys).mint(CaRequest(TD, "x", key, HOUR, START))
-    made: list[Upstream] = []
+    made: list[FakeUpstream] = []
 
-    def upstream(store: KeyStore) -> Upstream:
-        made.append(Upstream(store))
+    def upstream(store: KeyStore) -> FakeUpstream:
+        made.append(FakeUpstream(store))
         return made[0]
 
     async with house(tmp_path / "s", clock, upstream=upstream) as ca:
@@ -197,10 +180,10 @@ async def test_a_key_whose_authority_was_never_written_is_destroyed_at_the_next_
     class Killed(BaseException):
         pass
 
-    made: list[Upstream] = []
+    made: list[FakeUpstream] = []
 
-    def upstream(keys: KeyStore) -> Upstream:
-        made.append(Upstream(keys))
+    def upstream(keys: KeyStore) -> FakeUpstream:
+        made.append(FakeUpstream(keys))
         return made[0]
 
     async with house(tmp_path / "s", clock, upstream=upstream) as ca:

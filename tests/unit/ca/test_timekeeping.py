@@ -1,0 +1,84 @@
+"""The clock is held against the journal and the stopwatch (a certificate is a statement about time)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from livery_ca.issuance.errors import ClockBehind
+from livery_ca.issuance.timekeeping import TimeGuard
+from tests.fakes.clock import START, FakeClock
+
+SECOND = timedelta(seconds=1)
+
+
+def test_a_clock_that_runs_on_is_trusted(clock: FakeClock) -> None:
+    guard = TimeGuard(clock)
+    guard.resume(START - timedelta(days=3))  # it was switched off meanwhile
+    for _ in range(5):
+        clock.advance(3600)
+        assert guard.now() == clock.now()
+    assert guard.problem == ""
+
+
+def test_nothing_is_issued_behind_the_last_journalled_time(clock: FakeClock) -> None:
+    """And it resumes by itself once the clock has caught up."""
+    guard = TimeGuard(clock)
+    guard.resume(START + 10 * SECOND)
+    with pytest.raises(ClockBehind) as refusal:
+        guard.now()
+    assert refusal.value.fix
+    clock.advance(1)
+    assert guard.now() == START + 10 * SECOND
+    clock.advance(60)
+    assert guard.now() == clock.now()
+
+
+def test_a_small_step_back_is_bridged_by_standing_still(clock: FakeClock) -> None:
+    """NTP steps by parts of a second: stamps do not go back, and issuing does not stop."""
+    guard = TimeGuard(clock)
+    clock.advance(100)
+    before = guard.stamp()
+    clock.set_wall(before - 2 * SECOND)
+    assert guard.now() == before
+    assert guard.stamp() == before
+    clock.advance(3)
+    assert guard.stamp() == before + SECOND
+
+
+def test_a_step_back_by_more_than_the_backdate_refuses(clock: FakeClock) -> None:
+    guard = TimeGuard(clock)
+    guard.stamp()
+    clock.set_wall(START - 10 * SECOND)
+    with pytest.raises(ClockBehind):
+        guard.now()
+
+
+@pytest.mark.parametrize("jump", [timedelta(seconds=61), timedelta(seconds=-61), timedelta(hours=1)])
+def test_a_jump_against_the_stopwatch_is_said_until_the_clock_was_steady(clock: FakeClock, jump: timedelta) -> None:
+    guard = TimeGuard(clock)
+    clock.set_wall(START + jump)
+    assert "jumped" in guard.problem
+    clock.advance(599)
+    assert "jumped" in guard.problem
+    clock.advance(2)
+    assert guard.problem == ""
+
+
+def test_a_drift_within_a_minute_is_no_jump(clock: FakeClock) -> None:
+    guard = TimeGuard(clock)
+    clock.set_wall(START + 60 * SECOND)
+    assert guard.problem == ""
+
+
+def test_a_clock_behind_the_journal_at_start_is_said(clock: FakeClock) -> None:
+    guard = TimeGuard(clock)
+    guard.resume(START + timedelta(minutes=5))
+    assert "behind" in guard.problem
+
+
+def test_an_empty_journal_gives_no_bound(clock: FakeClock) -> None:
+    guard = TimeGuard(clock)
+    guard.resume(None)
+    assert guard.now() == START
