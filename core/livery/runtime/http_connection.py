@@ -311,26 +311,49 @@ class Carrier(asyncio.Transport):
 
 
 class TlsCarrier(Carrier):
-    """A carrier that encrypts."""
+    """A carrier that encrypts. What is written in one turn of the loop leaves together: a head and its small body are
+    one TLS record and one system call.
+    """
 
     def __init__(self, raw: asyncio.Transport, engine: TlsEngine) -> None:
         super().__init__(raw)
         self._engine = engine
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send; after `close`, drop."""
         if self.is_closing() or not data:
             return
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._waiting.append(bytes(data))
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes >= SLICE:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting or self.is_lost or self._raw.is_closing():
+            return
+        plaintext = b"".join(self._waiting)
+        self._waiting.clear()
+        self._waiting_bytes = 0
         try:
-            self._raw.write(self._engine.encrypt(bytes(data)))
+            self._raw.write(self._engine.encrypt(plaintext))
         except ssl.SSLError:
             self.abort()
 
     def close(self) -> None:
         """Send what is buffered, say goodbye in TLS, then close."""
         if not self.is_closing():
+            self._flush()
+        if not self.is_closing():
             self._raw.write(self._engine.say_goodbye())
             super().close()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that wait to be sent."""
+        return super().get_write_buffer_size() + self._waiting_bytes
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """What TLS knows (`ssl_object`, `sslcontext`), and what the connection below knows."""

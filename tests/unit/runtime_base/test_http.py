@@ -412,14 +412,18 @@ async def test_a_slow_body_ends_the_connection(world: World, tmp_path: Path) -> 
             await client.response()
 
 
+@pytest.mark.parametrize("over", ["tcp", "unix"])
 async def test_a_client_that_never_reads_loses_its_connection_and_memory_stays_bounded(
-    world: World, tmp_path: Path
+    world: World, tmp_path: Path, over: str
 ) -> None:
-    world.app.big = b"x" * 4_000_000
-    async with world.unix(tmp_path / "s", HttpOptions(FAST)) as server, connected(server) as client:
-        client.writer.transport.pause_reading()
-        await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 8)
-        await until(lambda: not server._uvicorn.server_state.connections)
+    world.app.big = b"x" * 8_000_000
+    options = HttpOptions(FAST)
+    context = world.context(None) if over == "tcp" else None
+    async with world.tcp(options) if over == "tcp" else world.unix(tmp_path / "s", options) as server:
+        async with connected(server, context) as client:
+            client.writer.transport.pause_reading()
+            await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 8)
+            await until(lambda: not server._uvicorn.server_state.connections)
         assert len(world.app.scopes) <= 2
 
 
