@@ -39,6 +39,11 @@ class Connection:
     def __post_init__(self) -> None:
         self.used = self.opened
 
+    def should_turn(self, now: datetime) -> bool:
+        """Whether the peer should be asked now; once the identity has expired, it would only come back in vain."""
+        ends = self.caller.expires_at
+        return self.turns_at is not None and self.turns_at <= now and (ends is None or now <= ends)
+
     @contextmanager
     def serving(self, clock: Clock) -> Iterator[None]:
         """Count a call while it runs."""

@@ -56,7 +56,7 @@ class Upkeep:
     def __init__(self, gate: Gate, listen: Listen) -> None:
         self._gate = gate
         self._listen = listen
-        self._bundles: BundleMap | None = None
+        self._bundles = listen.identity.bundles() if isinstance(listen, TcpListen) else None
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -75,7 +75,7 @@ class Upkeep:
             ending = ending_of(connection, self._gate.limits, now, stopwatch)
             if ending is not None:
                 self._end(connection, ending)
-            elif connection.turns_at is not None and now >= connection.turns_at:
+            elif connection.should_turn(now):
                 connection.turn_away()
 
     async def recheck(self) -> None:
@@ -97,7 +97,8 @@ class Upkeep:
         if identity is None or connection.is_ending or connection.is_lost:
             return
         try:
-            verify_x509(identity.chain, bundles, self._gate.clock.now())
+            # As of a time within its life: that it expired is for `ending_of`, which leaves a grace.
+            verify_x509(identity.chain, bundles, min(self._gate.clock.now(), identity.not_after))
             require_admitted(listen, identity.id)
         except LiveryError as error:
             self._end(connection, Ending(reason_of(error), str(error)))

@@ -1,0 +1,212 @@
+"""What one peer, or all together, can hold of the door: bounded, and given back when they go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+
+from livery.runtime.descriptors import raise_file_limit
+from livery.runtime.limits import DoorLimits
+from tests.fakes.clock import FakeClock
+from tests.integration.doors import (
+    FLOODED,
+    PATIENCE,
+    Shown,
+    echo,
+    eventually,
+    hostile_context,
+    http2_call,
+    now,
+    real_ca,
+    tls_door,
+    unix_door,
+)
+
+MIB = 1024 * 1024
+
+
+def resident() -> int:
+    """Bytes of memory this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def connected(stack: ExitStack, address: str) -> socket.socket:
+    """A raw connection to a door."""
+    if address.startswith("unix:"):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        sock.connect(address.removeprefix("unix:"))
+    else:
+        host, _, port = address.rpartition(":")
+        sock = socket.create_connection((host, int(port)), PATIENCE)
+    return stack.enter_context(sock)
+
+
+async def settled(number) -> int:
+    """Wait until a number stays the same for a while, and return it."""
+    seen, still = number(), 0
+    async with asyncio.timeout(PATIENCE):
+        while still < 20:
+            await asyncio.sleep(0.01)
+            still = still + 1 if number() == seen else 0
+            seen = number()
+    return seen
+
+
+async def test_half_open_handshakes_end_by_themselves_and_leave_nothing(tmp_path):
+    ca = real_ca()
+    limits = DoorLimits(connections=64, handshake_timeout=0.3)
+    async with tls_door(tmp_path, ca, limits=limits) as room:
+        before = descriptors()
+        with ExitStack() as stack:
+            for _ in range(20):
+                half = connected(stack, room.door.address)
+                half.sendall(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
+            await eventually(lambda: len(room.audit.events) == 10)
+            assert set(room.reasons) == {"handshake_timeout"}
+        await eventually(lambda: descriptors() <= before)
+        counted = 'door_refusals_total{door="tcp",reason="handshake_timeout"} 20.0'
+        await eventually(lambda: counted in room.metrics.render().decode())
+
+
+async def test_strangers_of_one_address_crowd_out_neither_each_other_for_ever_nor_us(tmp_path):
+    """2,000 connections that never say a word: a few wait, the others are refused, and an agent comes in as ever."""
+    ca = real_ca()
+    raise_file_limit()
+    limits = DoorLimits(connections=512, anonymous_per_address=50, handshake_timeout=30)
+    async with tls_door(tmp_path, ca, limits=limits) as room, room.dial(ca.issue("/a"), ca.bundle()) as agent:
+        await echo(agent)
+        before = resident()
+        with ExitStack() as stack:
+            for number in range(2000):
+                connected(stack, room.door.address)
+                if number % 100 == 0:
+                    await asyncio.sleep(0)
+            await eventually(lambda: "anonymous_per_address" in room.reasons)
+            await settled(descriptors)
+            assert resident() - before < 40 * MIB
+            refused = 'door_refusals_total{door="tcp",reason="anonymous_per_address"} 1950.0'
+            assert refused in room.metrics.render().decode()
+            assert len(room.audit.events) < 2000  # a flood does not fill the disk
+            assert await echo(agent) == b"hello"
+
+
+async def test_2000_idle_local_connections_hold_a_bounded_share_of_memory_and_give_it_back(tmp_path):
+    raise_file_limit()
+    limits = DoorLimits(connections=600, per_uid=500)
+    async with unix_door(tmp_path, limits=limits) as room, room.local() as neighbour:
+        await echo(neighbour)
+        files, before = descriptors(), resident()
+        with ExitStack() as stack:
+            for number in range(2000):
+                connected(stack, room.door.address)
+                if number % 50 == 0:
+                    await asyncio.sleep(0.01)  # the backlog is a bound too
+            await eventually(lambda: room.door.connections == 500)
+            await settled(descriptors)
+            assert room.door.connections == 500
+            assert resident() - before < 500 * 100 * 1024
+            assert await echo(neighbour) == b"hello"
+        await eventually(lambda: room.door.connections == 1)
+        await eventually(lambda: descriptors() <= files)
+        assert len(list(room.door.private_directory.iterdir())) == 2  # grpc's socket and the neighbour's
+
+
+async def test_one_identity_may_hold_so_many_connections_and_another_still_comes_in(tmp_path):
+    ca = real_ca()
+    limits = DoorLimits(connections=64, per_identity=2)
+    async with tls_door(tmp_path, ca, limits=limits) as room:
+        greedy = ca.issue("/greedy")
+        async with (
+            room.dial(greedy, ca.bundle()) as one,
+            room.dial(greedy, ca.bundle()) as two,
+            room.dial(greedy, ca.bundle()) as three,
+            room.dial(ca.issue("/modest"), ca.bundle()) as other,
+        ):
+            await echo(one)
+            await echo(two)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await echo(three, timeout=2.0)
+            assert "per_identity" in room.reasons
+            assert await echo(other) == b"hello"
+
+
+async def test_anonymous_connections_are_bounded_in_total_apart_from_authenticated_ones(tmp_path):
+    ca = real_ca()
+    limits = DoorLimits(connections=64, anonymous=1)
+    async with (
+        tls_door(tmp_path, ca, limits=limits) as room,
+        room.dial(None, ca.bundle()) as one,
+        room.dial(None, ca.bundle()) as two,
+        room.dial(ca.issue("/a"), ca.bundle()) as known,
+    ):
+        await echo(one)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await echo(two, timeout=2.0)
+        assert "anonymous" in room.reasons
+        assert await echo(known) == b"hello"
+
+
+async def test_an_idle_anonymous_connection_ends_and_a_busy_or_known_one_stays(tmp_path):
+    ca = real_ca()
+    clock = FakeClock(now())
+    limits = DoorLimits(connections=64, anonymous_idle=30, anonymous_age=300)
+    async with (
+        tls_door(tmp_path, ca, limits=limits, clock=clock) as room,
+        room.dial(None, ca.bundle()) as idle,
+        room.dial(None, ca.bundle()) as busy,
+        room.dial(ca.issue("/a"), ca.bundle()) as known,
+    ):
+        await echo(idle)
+        await echo(known)
+        stream = busy.unary_stream("/test.Echo/Wait")(b"")
+        await stream.read()
+        assert room.door.connections == 3
+        await clock.run_for(timedelta(seconds=40))
+        await eventually(lambda: room.door.connections == 2)
+        await clock.run_for(timedelta(seconds=270))
+        await eventually(lambda: room.door.connections == 1)  # a call that never ends does not keep a stranger in
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stream.read()
+        connection = room.service.callers[1].connection
+        await echo(known)
+        assert room.service.callers[-1].connection == connection
+
+
+@pytest.mark.parametrize("door", ["unix", "tls"])
+async def test_a_client_that_never_reads_stops_its_sender_and_nobody_else(tmp_path, door):
+    ca = real_ca()
+    opened = unix_door(tmp_path) if door == "unix" else tls_door(tmp_path, ca)
+    async with opened as room:
+        context = None if door == "unix" else hostile_context(tmp_path, _workload(ca))
+        target = room.door.address
+        with ExitStack() as stack:
+            raw = connected(stack, target)
+            raw.setblocking(True)
+            raw.settimeout(PATIENCE)
+            sock = raw if context is None else stack.enter_context(await asyncio.to_thread(context.wrap_socket, raw))
+            await asyncio.to_thread(sock.sendall, http2_call("/test.Echo/Flood", b""))
+            before = resident()
+            await eventually(lambda: room.service.flooded > 0)
+            sent = await settled(lambda: room.service.flooded)
+            assert sent < 64 * FLOODED
+            assert resident() - before < 64 * MIB
+            assert not room.service.cancelled.is_set()
+        async with asyncio.timeout(PATIENCE):
+            await room.service.cancelled.wait()  # the connection went, and its call with it
+
+
+def _workload(ca) -> Shown:
+    svid = ca.issue("/a")
+    return Shown(svid.chain, svid.private_key)
