@@ -366,6 +366,21 @@ async def test_a_body_over_the_limit_gets_413_though_the_client_is_still_sending
     assert all(len(seen) <= 1 << 20 for seen in world.app.bodies)
 
 
+async def test_a_client_that_sends_everything_before_it_reads_gets_its_413_too(world: World, tmp_path: Path) -> None:
+    """Closed at once, with its bytes unread, it would get a reset in place of the answer."""
+
+    def send_then_read(path: Path) -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(path))
+            client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 9_000_000)
+            return client.recv(1000)
+
+    async with world.unix(tmp_path / "s"):
+        answer = await asyncio.to_thread(send_then_read, tmp_path / "s")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
 async def test_a_body_within_the_limit_arrives_whole_in_any_framing(world: World, tmp_path: Path) -> None:
     body = os.urandom(1 << 20)
     async with world.unix(tmp_path / "s") as server, connected(server) as client:
