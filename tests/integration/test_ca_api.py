@@ -561,3 +561,15 @@ async def test_a_token_admits_nobody_after_its_end(tmp_path: Path) -> None:
         token = await ca.token(ttl=5)
         clock.offset += timedelta(seconds=6)
         assert (await refusal(agent.join(token))).details() == "join token expired"
+
+
+async def test_an_agent_on_a_connection_that_outlived_its_certificate_learns_that_it_expired(tmp_path: Path) -> None:
+    clock = MovableClock()
+    async with running_ca(tmp_path, clock, agent_svid_ttl="30s") as ca, ca.joined() as agent:
+        await status(agent)
+        clock.offset += timedelta(seconds=31)
+        error = await refusal(status(agent))
+        assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert reasons_of(error) == ["AGENT_EXPIRED"]
+        stranger = bundle_api.BundleStub(agent.channel).GetBundle(bundle_api.GetBundleRequest())
+        assert (await refusal(stranger)).code() is grpc.StatusCode.UNAUTHENTICATED

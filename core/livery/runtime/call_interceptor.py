@@ -1,6 +1,6 @@
 """What happens around every call through a front door, whatever its service.
 
-Owns: the order of things before a method runs (its caller, the caller's expiry, the guards, and only then the parsing
+Owns: the order of things before a method runs (its caller, the guards, the caller's expiry, and only then the parsing
 of its request), the translation of errors, and the one log line and the one observation per call. Does not own: rights
 and rates (the guards), or the codes (`problems`).
 
@@ -116,9 +116,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             attempt.fields |= {"caller": caller.describe(), "address": caller.address}
             call = Call(attempt.method, caller, attempt.request_id, attempt.fields)
             with connection.serving(self._clock), calling(caller), bound_contextvars(request_id=attempt.request_id):
-                caller.require_current(self._clock.now())
                 for guard in self._guards:
                     await guard(call)
+                # Last: a guard may have a better word for it (SPIRE's AGENT_EXPIRED tells an agent what to do).
+                caller.require_current(self._clock.now())
                 return await work()
         except LiveryError as error:
             attempt.fields |= {"error": error.code, "why": str(error)}

@@ -2,7 +2,8 @@
 
 Owns: `Call` and the hooks that doors hang in front of their methods (`Guard`). Does not own: connections.
 
-Invariant: a `Call` exists only for a caller whose identity is current at the call's start.
+Invariant: a method runs only for a caller whose identity is current at the call's start. A guard may see one whose is
+not, so that it can say no in the words of its protocol; what it lets through is refused right after.
 """
 
 from __future__ import annotations
