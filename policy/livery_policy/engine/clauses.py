@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from livery_policy.cedar import pst
 
 Path = tuple[str, ...]
+Mention = tuple[str, Path]  # a variable (principal, action, resource, context) and attributes below it
 WHOLE: Path = ()  # the context itself: everything in it
 
 # A place in the index: anything, a type, one entity, or all that is in an entity.
@@ -70,10 +71,12 @@ def action_keys(constraint: pst.ActionConstraint) -> tuple[Key, ...]:
 
 def context_paths(template: pst.Template) -> frozenset[Path]:
     """Every path of the context the policy reads; a path stands for all that is under it."""
-    found: set[Path] = set()
-    for clause in template.clauses:
-        found.update(_paths(clause.expr))
-    return without_shadowed(found)
+    return without_shadowed(path for root, path in mentions(template) if root == "context")
+
+
+def mentions(template: pst.Template) -> frozenset[Mention]:
+    """Every attribute the policy reads or asks for, as the variable it begins at and the path from there."""
+    return frozenset(mention for clause in template.clauses for mention in _mentions(clause.expr))
 
 
 def without_shadowed(paths: Iterable[Path]) -> frozenset[Path]:
@@ -93,15 +96,6 @@ def conditions(template: pst.Template) -> tuple[pst.Clause, ...]:
     return tuple(found)
 
 
-def reads_attribute(template: pst.Template, attribute: str) -> bool:
-    """Whether any expression of the policy names this attribute."""
-    return any(
-        (isinstance(e, pst.GetAttr) and e.attr == attribute) or (isinstance(e, pst.HasAttr) and attribute in e.attrs)
-        for clause in template.clauses
-        for e in _all(clause.expr)
-    )
-
-
 def _conjuncts(expr: pst.Expr) -> Iterator[pst.Expr]:
     if isinstance(expr, pst.BinaryOp) and expr.op == "and":
         yield from _conjuncts(expr.left)
@@ -110,40 +104,30 @@ def _conjuncts(expr: pst.Expr) -> Iterator[pst.Expr]:
         yield expr
 
 
-def _paths(expr: pst.Expr) -> Iterator[Path]:
+def _mentions(expr: pst.Expr) -> Iterator[Mention]:
     match expr:
         case pst.HasAttr(base, attrs):
-            inner = _chain(base)
-            if inner is None:
-                yield from _paths(base)
+            if (inner := _chain(base)) is None:
+                yield from _mentions(base)
             else:
-                yield (*inner, *attrs)
+                yield inner[0], (*inner[1], *attrs)
         case pst.Var() | pst.GetAttr():
-            inner = _chain(expr)
-            if inner is not None:
+            if (inner := _chain(expr)) is not None:
                 yield inner
             elif isinstance(expr, pst.GetAttr):
-                yield from _paths(expr.base)
+                yield from _mentions(expr.base)
         case _:
             for child in _children(expr):
-                yield from _paths(child)
+                yield from _mentions(child)
 
 
-def _chain(expr: pst.Expr) -> Path | None:
-    """`context.a.b` as ("a", "b"); None if this is no chain of attributes down to the context."""
+def _chain(expr: pst.Expr) -> Mention | None:
+    """`context.a.b` as ("context", ("a", "b")); None if this is no chain of attributes down to a variable."""
     attributes: list[str] = []
     while isinstance(expr, pst.GetAttr):
         attributes.append(expr.attr)
         expr = expr.base
-    return tuple(reversed(attributes)) if expr == pst.Var("context") else None
-
-
-def _all(expr: pst.Expr) -> Iterator[pst.Expr]:
-    waiting = [expr]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        waiting.extend(_children(node))
+    return (expr.name, tuple(reversed(attributes))) if isinstance(expr, pst.Var) else None
 
 
 def _children(expr: pst.Expr) -> tuple[pst.Expr, ...]:

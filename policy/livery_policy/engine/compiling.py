@@ -21,6 +21,7 @@ from livery_policy.engine import clauses, lint, source
 from livery_policy.engine.findings import Finding, Severity
 from livery_policy.engine.source import PolicyFile, Statement
 from livery_policy.errors import InvalidPolicies
+from livery_policy.model.context import Known, known_attributes
 from livery_policy.model.decision import PolicyVersion
 from livery_policy.model.vocabulary import Vocabulary
 
@@ -61,7 +62,7 @@ def compile_policies(files: Iterable[PolicyFile], vocabulary: Vocabulary) -> Com
     """Compile a whole set, or raise `InvalidPolicies` with every finding."""
     given = sorted(files, key=lambda f: f.name)
     schema_text = vocabulary.schema_text()
-    compiler = _Compiler(cedar.schema(schema_text))
+    compiler = _Compiler(cedar.schema(schema_text), known_attributes(vocabulary))
     policies = sorted(compiler.compile(given), key=lambda p: p.id)
     findings = tuple(sorted(compiler.findings))
     if any(f.is_error for f in findings):
@@ -83,8 +84,9 @@ def _version(schema_text: str, files: Sequence[PolicyFile]) -> PolicyVersion:
 class _Compiler:
     """One run over a set: collects policies and findings."""
 
-    def __init__(self, schema: cedar.Schema) -> None:
+    def __init__(self, schema: cedar.Schema, known: Known) -> None:
         self.schema = schema
+        self._known = known
         self.findings: list[Finding] = []
         self._taken: dict[str, str] = {}  # policy id → where
 
@@ -119,9 +121,12 @@ class _Compiler:
         policy_id = self._id(place, template)  # 3
         if policy_id is None:
             return None
-        for message in cedar.validation_errors(statement.text, self.schema):  # 4
+        errors = cedar.validation_errors(statement.text, self.schema)  # 4
+        for message in errors:
             place.error("unguarded-attribute" if _UNGUARDED in message else "schema", message, policy_id)
-        for code, message, severity in lint.of_policy(template):  # 5
+        if errors:
+            return None
+        for code, message, severity in lint.of_policy(template, self._known):  # 5
             place.say(code, message, policy_id, severity)
         try:
             return _compiled(policy_id, place.where, statement.text, template)

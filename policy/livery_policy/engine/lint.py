@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from livery.identity import IdentityError, SpiffeId, TrustDomain
 from livery_policy.cedar import pst
-from livery_policy.engine.clauses import ANY, Key, reads_attribute
+from livery_policy.engine.clauses import ANY, Key, Mention, mentions
 from livery_policy.engine.findings import Severity
+from livery_policy.model.context import Known
 from livery_policy.model.entities import PATH_PREFIX, SERVICE, TRUST_DOMAIN, WORKLOAD
 
 GLOBAL_BUDGET = 20  # policies that stand in every slice, and so cost something on every call
@@ -18,12 +19,31 @@ GLOBAL_BUDGET = 20  # policies that stand in every slice, and so cost something 
 Rule = tuple[str, str, Severity]  # code, message, severity
 
 
-def of_policy(template: pst.Template) -> Iterator[Rule]:
-    """What is worth saying about one policy that is otherwise valid."""
+def of_policy(template: pst.Template, known: Known) -> Iterator[Rule]:
+    """What is worth saying about one policy that is otherwise valid. `known` are the attributes that can exist."""
     yield from _literals(template)
-    if reads_attribute(template, "selectors"):
-        message = "no one feeds selectors to this server yet: principal.selectors is always the empty set"
-        yield "no-selectors", message, Severity.WARNING
+    mentioned = sorted(mentions(template))
+    yield from dict.fromkeys(rule for mention in mentioned for rule in _unknown(mention, known))
+    for mention in mentioned:
+        if mention == ("principal", ("selectors",)):
+            message = "no one feeds selectors to this server yet: principal.selectors is always the empty set"
+            yield "no-selectors", message, Severity.WARNING
+
+
+def _unknown(mention: Mention, known: Known) -> Iterator[Rule]:
+    """An attribute that no call can have. `has` on it is false without an error: a forbid on it protects nothing."""
+    root, path = mention
+    below: Known | None = known.get(root)
+    for depth, name in enumerate(path):
+        if below is None:
+            return
+        if name not in below:
+            where = ".".join((root, *path[:depth]))
+            fix = "; list it in `headers`" if path[:depth][-1:] == ("headers",) else ""
+            fix = "; list it in `claims`" if path[:depth] == ("jwt",) else fix
+            yield "unknown-attribute", f'{where} never has "{name}"{fix}', Severity.ERROR
+            return
+        below = below[name]
 
 
 def over_budget(scopes: Sequence[tuple[Key, Key]]) -> set[int]:

@@ -25,6 +25,7 @@ _MAX_NAME = 80
 _HOST = re.compile(r"[a-z0-9._~-]*|\[[0-9a-f:.]+\]")
 
 Read = Callable[[object, str], object]
+Known = Mapping[str, "Known | None"]  # the names a record can have; None where what is under one is no record
 
 
 class BadContext(ValueError):
@@ -102,6 +103,19 @@ def shapes(vocabulary: Vocabulary) -> Mapping[str, Shape]:
         "grpc": Shape({"grpc": grpc, "jwt": claims}, frozenset({"grpc"})),
         "connect": Shape({"port": port, "sni": host}, frozenset({"port"})),
     }
+
+
+def known_attributes(vocabulary: Vocabulary) -> Known:
+    """Every attribute that a principal, a resource or any action's context can have."""
+    context: dict[str, Known | None] = {"peer": {"verified": None, "ip": None}, "now": None}
+    for shape in shapes(vocabulary).values():
+        context |= _names(shape)
+    service: Known = {"trust_domain": None, "path": None}
+    return {"principal": {**service, "segments": None, "selectors": None}, "resource": service, "context": context}
+
+
+def _names(shape: Shape) -> dict[str, Known | None]:
+    return {name: _names(below) if isinstance(below, Shape) else None for name, below in shape.known.items()}
 
 
 def read(value: object, shape: Shape, dropped: list[str], where: str = "context") -> dict[str, object]:

@@ -87,6 +87,30 @@ def test_a_malformed_policy_is_found_with_its_line(text: str, code: str, line: i
     assert all(str(f).startswith(f"demo.cedar:{f.line}: error:") for f in found)
 
 
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ('context.http.headers has "x-unknown"', 'context.http.headers never has "x-unknown"; list it in `headers`'),
+        ("context has jwt && context.jwt has level", 'context.jwt never has "level"; list it in `claims`'),
+        ("context has user", 'context never has "user"'),
+        ("context.http has user.name", 'context.http never has "user"'),
+        ("context.peer has port", 'context.peer never has "port"'),
+        ("principal has groups", 'principal never has "groups"'),
+        ("resource has segments", 'resource never has "segments"'),
+    ],
+)
+def test_has_on_an_attribute_that_cannot_exist_is_an_error(condition: str, told: str) -> None:
+    """The validator takes it for false and is content: a forbid behind it would never hold."""
+    found = findings(f'@id("a") {GET} when {{ {condition} }};'.replace("permit", "forbid"))
+    assert [(f.code, f.message) for f in found if f.is_error] == [("unknown-attribute", told)]
+
+
+def test_has_tells_the_actions_apart() -> None:
+    assert compiled(
+        '@id("a") forbid(principal, action, resource) when { context has sni || context has grpc };'
+    ).policies
+
+
 def test_all_errors_of_all_files_are_found_at_once() -> None:
     files = [PolicyFile("a", "a.cedar", ANY), PolicyFile("b", "b.cedar", f"{ANY} permit(x);")]
     with pytest.raises(InvalidPolicies) as refused:
