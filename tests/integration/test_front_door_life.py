@@ -170,6 +170,10 @@ async def test_in_the_last_quarter_of_an_identitys_life_its_next_call_comes_by_a
         await echo(channel)
         assert len({caller.connection for caller in room.service.callers}) == seen  # and is not turned away again
         await chat.done_writing()
+        assert await chat.read() is grpc.aio.EOF
+        await clock.run_for(10)
+        await eventually(lambda: room.door.connections == 1)  # the old one is closed with its last call
+        assert room.audit.events == []
 
 
 async def eventually_new_connection(room, channel) -> None:

@@ -21,6 +21,9 @@ from livery.runtime.clock import Clock
 from livery.runtime.limits import Seat
 from livery.runtime.splice import End, TlsEnd
 
+_YOUNG = 5.0  # seconds
+_TURNING = 5.0  # seconds that a peer has to notice that it should turn to a new connection
+
 
 @dataclass(eq=False, slots=True)
 class Connection:
@@ -33,16 +36,27 @@ class Connection:
     used: float = 0.0
     calls: int = 0
     turns_at: datetime | None = None  # from then on its calls should go to a new connection
+    turned: float | None = None  # when the peer was asked to
     is_ending: bool = False
     is_lost: bool = False
 
     def __post_init__(self) -> None:
         self.used = self.opened
 
-    def should_turn(self, now: datetime) -> bool:
-        """Whether the peer should be asked now; once the identity has expired, it would only come back in vain."""
+    def should_turn(self, now: datetime, stopwatch: float) -> bool:
+        """Whether to ask the peer now for a new connection.
+
+        Not a connection so young that it may not have been used yet: grpc's client loses calls that wait for one which
+        goes away at once. Nor one whose identity has expired: its peer would only come back in vain.
+        """
+        if self.turns_at is None or self.turned is not None or stopwatch - self.opened < _YOUNG:
+            return False
         ends = self.caller.expires_at
-        return self.turns_at is not None and self.turns_at <= now and (ends is None or now <= ends)
+        return self.turns_at <= now and (ends is None or now <= ends)
+
+    def is_spent(self, stopwatch: float) -> bool:
+        """Whether the peer was asked long enough ago, and has no call left here. Not every client closes by itself."""
+        return self.turned is not None and not self.calls and stopwatch - self.turned > _TURNING
 
     @contextmanager
     def serving(self, clock: Clock) -> Iterator[None]:
@@ -55,9 +69,9 @@ class Connection:
             self.used = clock.monotonic()
             self._release()
 
-    def turn_away(self) -> None:
+    def turn_away(self, stopwatch: float) -> None:
         """Ask the peer to make its next calls on a new connection."""
-        self.turns_at = None
+        self.turned = stopwatch
         if isinstance(self.outer, TlsEnd):
             self.outer.go_away()
 

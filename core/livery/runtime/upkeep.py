@@ -75,8 +75,10 @@ class Upkeep:
             ending = ending_of(connection, self._gate.limits, now, stopwatch)
             if ending is not None:
                 self._end(connection, ending)
-            elif connection.should_turn(now):
-                connection.turn_away()
+            elif connection.should_turn(now, stopwatch):
+                connection.turn_away(stopwatch)
+            elif connection.is_spent(stopwatch):
+                connection.end()
 
     async def recheck(self) -> None:
         """Verify every chain against the bundles of now, and close the connections of those that fail."""
