@@ -65,12 +65,15 @@ async def read_keys(ders: Sequence[bytes], words: Words) -> list[PublicKey | Inv
 async def read_minted(der: bytes, ours: TrustDomain) -> Minted:
     """Everything a minting CSR asks for, checked."""
     request = await asyncio.to_thread(_read, der, MINTED)
-    if not request.uris:
-        raise InvalidArgument("CSR URI SAN is required")
-    if len(request.uris) > 1:
-        raise InvalidArgument("only one URI SAN is expected")
+    match request.uris:
+        case ():
+            raise InvalidArgument("CSR URI SAN is required")
+        case (uri,):
+            pass
+        case _:
+            raise InvalidArgument("only one URI SAN is expected")
     with malformed("CSR URI SAN is invalid"):
-        spiffe_id = SpiffeId.parse(request.uris[0])
+        spiffe_id = SpiffeId.parse(uri)
         ids.check_workload(spiffe_id, ours)
     with malformed("CSR DNS name is invalid"):
         for name in request.dns_names:

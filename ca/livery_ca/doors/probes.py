@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 
 from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1.health import aio as health_aio  # pyright: ignore[reportAttributeAccessIssue] - by version
 
 from livery.runtime.metrics import CONTENT_TYPE, Metrics
 from livery_ca.health import Health
