@@ -199,7 +199,7 @@ class Authorities:
     async def _prepare(self, kind: AuthorityKind, why: str) -> Authority:
         parts, at = self._parts, self._parts.clock.now()
         key_id = new_key_id(kind.value)
-        parts.audit.record("authority.prepare", "granted", kind=kind.value, key=key_id, why=why)
+        parts.audit.record("authority.prepare", "granted", kind=kind.value, key_id=key_id, why=why)
         await parts.rows.note(AuthorityEvent(at, kind, key_id, "", _GENERATING, why))
         try:
             made = await asyncio.to_thread(self._maker.make, kind, key_id, at)

@@ -88,10 +88,10 @@ class Issuer:
         """Account for the last run: settle its open intents as `unknown`, and hold the clock against its last time."""
         journal, guard = self._parts.journal, self._parts.guard
         guard.resume(await journal.last_time())
-        unknown = await journal.abandon_open(guard.stamp())
-        if unknown:
-            fix = "`livery ca log --outcome unknown` lists them; treat them as issued"
-            _log.warning("issuance.unknown_intents", count=unknown, fix=fix)
+        for intent in await journal.abandon_open(guard.stamp()):
+            told = {"serial": f"{intent.serial:x}", "spiffe_id": str(intent.spiffe_id), "asked_by": intent.asked_by}
+            fix = "treat it as issued, until it ends by itself"
+            _log.warning("issuance.unknown", **told, not_after=intent.not_after.isoformat(), fix=fix)
         await self.count_unissued()
 
     async def issue(self, requests: Sequence[IssueRequest]) -> list[Issued | Refused]:

@@ -69,14 +69,9 @@ class Journal:
         """Record outcomes. Where the extra writes are refused, the outcome is `withheld` and the refusal returned."""
         return await self._database.write(lambda connection: _settle(connection, settlements, before_commit))
 
-    async def abandon_open(self, at: datetime) -> int:
-        """Settle every open intent as `unknown`; returns how many. For the start only, when no pipeline is running."""
-        statement = (
-            update(_TABLE)
-            .where(_TABLE.c.outcome.is_(None))
-            .values(outcome=Outcome.UNKNOWN.value, settled_at=at, reason=_AT_START)
-        )
-        return await self._database.write(lambda connection: connection.execute(statement).rowcount)
+    async def abandon_open(self, at: datetime) -> list[Intent]:
+        """Settle every open intent as `unknown`; returns them. For the start only, when no pipeline is running."""
+        return await self._database.write(lambda connection: _abandon_open(connection, at))
 
     async def get(self, serial: int) -> Settled | None:
         """The intent with this serial, and its outcome."""
@@ -178,6 +173,14 @@ def _write_outcomes(connection: Connection, settlements: Sequence[Settlement]) -
     ]
     if rows and connection.execute(_SETTLE, rows).rowcount != len(rows):
         raise JournalConflict("the journal refused an outcome", why="an intent of the group is not open")
+
+
+def _abandon_open(connection: Connection, at: datetime) -> list[Intent]:
+    still_open = _TABLE.c.outcome.is_(None)
+    rows = connection.execute(select(_TABLE).where(still_open).order_by(_TABLE.c.idx)).all()
+    values = {"outcome": Outcome.UNKNOWN.value, "settled_at": at, "reason": _AT_START}
+    connection.execute(update(_TABLE).where(still_open).values(values))
+    return [_settled(row).intent for row in rows]
 
 
 def _unsettled_counts(connection: Connection) -> dict[Outcome | None, int]:
