@@ -22,8 +22,7 @@ def start_up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
 
     yield start
     for up in started:
-        if up.process.poll() is None:
-            up.stop()
+        up.stop()
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,15 @@ class Up:
                 return event
         raise AssertionError(f"not within {seconds} s: {self.told()}")
 
+    def catch_up(self) -> None:
+        """Take in what was said until now, so that the next wait is for something new."""
+        while not self._queue.empty():
+            event = self._queue.get()
+            if event is None:
+                self._queue.put(None)  # the end is for whoever waits next
+                return
+            self.events.append(event)
+
     def wait_for_calls(self, outcome: str, count: int, seconds: float = 30) -> None:
         """Wait until `count` more calls came out so; none of any kind may fail meanwhile."""
         seen = 0
@@ -116,6 +125,9 @@ class Up:
     def _drain(self) -> None:
         for reader in self._readers:
             reader.join(timeout=10)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
         while not self._queue.empty():
             event = self._queue.get()
             if event is not None:
@@ -151,6 +163,10 @@ class Up:
     def livery(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command against this run."""
         return livery(*arguments, env=self.environment)
+
+    def livery_with(self, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that reads this text."""
+        return livery(*arguments, env=self.environment, input=text)
 
 
 def tail(log: Path, lines: int = 15) -> str:
