@@ -126,6 +126,18 @@ class EchoService:
         raise ZeroDivisionError("the secret reason")
 
 
+def dialer_to(address: str, svid: X509Svid | None, trusted: TrustBundle, **options: Any) -> Dialer:
+    """A dialer of ours that expects the server of the trusted domain."""
+    return Dialer(
+        address=address,
+        expected=SpiffeId.of(trusted.trust_domain, SERVER),
+        identity=options.pop("identity", lambda: svid),
+        bundles=options.pop("bundles", lambda: BundleMap.of(trusted)),
+        clock=SystemClock(),
+        **options,
+    )
+
+
 @dataclass
 class Room:
     """An open door and all that belongs to it."""
@@ -152,15 +164,7 @@ class Room:
         return not self.door.connections and not self.service.callers and names == ["1"]
 
     def dialer(self, svid: X509Svid | None, trusted: TrustBundle, **options: Any) -> Dialer:
-        return Dialer(
-            address=options.pop("address", f"127.0.0.1:{self.port}"),
-            expected=options.pop("expected", SpiffeId.of(trusted.trust_domain, SERVER)),
-            identity=options.pop("identity", lambda: svid),
-            bundles=options.pop("bundles", lambda: BundleMap.of(trusted)),
-            run_dir=self.run_dir,
-            clock=SystemClock(),
-            **options,
-        )
+        return dialer_to(f"127.0.0.1:{self.port}", svid, trusted, run_dir=self.run_dir, **options)
 
     @asynccontextmanager
     async def dial(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -34,6 +35,8 @@ _KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
 )
+
+_NO_ANSWER = "it closed the connection without an answer, as one does that does not admit our identity"
 
 
 class DialRefused(LiveryError):
@@ -103,6 +106,7 @@ class Dial:
         self._aim: Target | None = None
         self._done: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_spliced = False
         self._has_answered = False
         self._is_over = False
 
@@ -111,7 +115,9 @@ class Dial:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def cancel(self) -> None:
-        """Grpc is not interested any more; what was sent so far still goes out."""
+        """Grpc has closed its end: because it gave up, or because the peer had closed first."""
+        if self._is_spliced and not self._has_answered:
+            self._fail(_NO_ANSWER)
         self._is_over = True
         if self._task is not None:
             self._task.cancel()
@@ -128,7 +134,7 @@ class Dial:
         except TimeoutError:
             self._fail("no connection in time")
         except (LiveryError, OSError) as error:
-            self._fail(str(error) if isinstance(error, LiveryError) else error.strerror or str(error))
+            self._fail(str(error) if isinstance(error, LiveryError) else _system(error))
         except Exception as error:  # noqa: BLE001 - a task boundary; identity and bundles are others' code
             get_logger("livery.dialer").exception("a dial failed")
             self._fail(type(error).__name__)
@@ -161,6 +167,7 @@ class Dial:
         except LiveryError as error:
             self._fail(str(error))
             return
+        self._is_spliced = True
         self._inner.join(end)
         end.join(self._inner)
         self._settle()
@@ -183,7 +190,7 @@ class Dial:
         """The peer is gone; without a first byte, that was its answer."""
         self._reports.census.lost(end)
         if not self._has_answered:
-            self._fail("it closed the connection without an answer, as one does that does not admit our identity")
+            self._fail(_NO_ANSWER)
         self._settle()
 
     def _fail(self, refusal: str) -> None:
@@ -204,6 +211,10 @@ def _spoken(error: ssl.SSLError) -> str:
     words = str(error.reason or error).replace("_", " ").lower()
     _, alert, what = words.partition(" alert ")
     return f"it refused our identity or our TLS: {what}" if alert else f"TLS failed: {words}"
+
+
+def _system(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 
 def _is_ip(host: str) -> bool:

@@ -4,8 +4,8 @@ Owns: the ends (plain and TLS), backpressure between them, half-close, and how a
 arrive. Does not own: who is at an end, or whether two ends may be joined.
 
 Invariants: a TLS end hands over not one byte before it is joined; an end stops reading while the other one cannot
-write, so at most a buffer and one read are held per direction; an end that was told to close is gone within `LINGER`,
-whatever its peer does.
+write, so at most a buffer and one read are held per direction; an end that was told to close is gone within its
+`linger`, whatever its peer does.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import suppress
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 from livery.runtime.http2_frames import FrameCursor
 from livery.runtime.tls_engine import SLICE, TlsEngine
-
-LINGER = 2.0  # seconds that a peer has to read our last bytes
 
 
 class Watcher(Protocol):
@@ -52,6 +50,8 @@ class TlsWatcher(Watcher, Protocol):
 class End(asyncio.Protocol):
     """One end of a splice, plain. `buffered` is how many bytes may wait to be sent before the other end is held."""
 
+    linger: ClassVar[float] = 2.0  # seconds that a peer has to read our last bytes
+
     def __init__(self, buffered: int, watcher: Watcher | None = None) -> None:
         self._buffered = buffered
         self._watcher = watcher
@@ -59,6 +59,7 @@ class End(asyncio.Protocol):
         self._other: End | None = None
         self._closing = False
         self._has_ended_writing = False
+        self._has_peer_ended = False
         self._early = b""
         self.is_full = False
 
@@ -111,15 +112,17 @@ class End(asyncio.Protocol):
         if not self._has_ended_writing and not self.transport.is_closing() and self.transport.can_write_eof():
             self._has_ended_writing = True
             self.transport.write_eof()
+        if self._has_peer_ended:
+            self.close()
 
     def close(self) -> None:
-        """Send what is buffered and close; whatever the peer does, the end is gone after `LINGER`."""
+        """Send what is buffered and close; whatever the peer does, the end is gone after `linger`."""
         if self._transport is None or self._closing:
             return
         self._closing = True
         self._close_other()
         self._transport.close()
-        asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+        asyncio.get_running_loop().call_later(self.linger, self._transport.abort)
 
     def abort(self) -> None:
         """Close at once."""
@@ -138,11 +141,12 @@ class End(asyncio.Protocol):
             self._other.send(data)
 
     def eof_received(self) -> bool:
-        """Half-close: the other direction goes on."""
+        """Half-close: the other direction goes on, if it has not ended before."""
+        self._has_peer_ended = True
         if self._other is None:
             return False
         self._other.end_writing()
-        return True
+        return not self._has_ended_writing
 
     def pause_writing(self) -> None:
         """The peer reads too slowly: read nothing more for it."""
@@ -181,7 +185,6 @@ class TlsEnd(End):
         self._engine: TlsEngine | None = None
         self._is_shaken = False
         self._has_received = False
-        self._has_peer_ended = False
         self._frames: FrameCursor | None = None
 
     def secure(self, engine: TlsEngine) -> None:
@@ -246,7 +249,7 @@ class TlsEnd(End):
         else:
             super().end_writing()
             self.let_go()
-        asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+        asyncio.get_running_loop().call_later(self.linger, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Go on with the handshake, or decrypt and hand over."""
@@ -332,13 +335,17 @@ class Census:
         if not self._ends:
             self._empty.set()
 
+    async def empty(self) -> None:
+        """Wait until none is open."""
+        await self._empty.wait()
+
     async def close(self, patience: float = 0.5) -> None:
         """Close every end, those that are not gone after `patience` seconds by force, and wait until they are."""
         for end in tuple(self._ends):
             end.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                await self._empty.wait()
+                await self.empty()
         for end in tuple(self._ends):
             end.abort()
-        await self._empty.wait()
+        await self.empty()
