@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from google.protobuf.wrappers_pb2 import BoolValue
 
 from livery.identity import BundleMap, SpiffeId, leaf_id, parse_chain, verify_jwt, verify_x509
 from livery.wire import agent_api, bundle_api, entry_api, svid_api, types_api
@@ -182,6 +183,31 @@ async def test_no_log_of_the_audit_shows_a_token_before_its_use(ca: RunningCa) -
     (event,) = ca.audit.of("token.create")
     assert event["agent"] == f"join_token/{token[:4]}…"
     assert token not in str(event)
+
+
+async def test_a_stream_that_is_closed_without_a_word_is_answered(ca: RunningCa) -> None:
+    async with ca.agent() as agent, agent.as_nobody() as channel:
+        stream = agent_api.AgentStub(channel).AttestAgent()
+        await stream.done_writing()
+        error = await refusal(stream.read())
+        assert (error.code(), error.details()) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "failed to receive request from stream",
+        )
+
+
+async def test_agents_are_found_by_what_they_are(ca: RunningCa) -> None:
+    async with ca.joined() as one, ca.joined() as other:
+        await ca.agents.BanAgent(agent_api.BanAgentRequest(id=named(other.id)))
+        for banned, expected in ((True, other), (False, one)):
+            wanted = agent_api.ListAgentsRequest.Filter(by_banned=BoolValue(value=banned))
+            (found,) = (await ca.agents.ListAgents(agent_api.ListAgentsRequest(filter=wanted))).agents
+            assert found.id.path == expected.id.path
+        counting = agent_api.CountAgentsRequest.Filter(by_attestation_type="join_token")
+        assert (await ca.agents.CountAgents(agent_api.CountAgentsRequest(filter=counting))).count == 2
+        page = await ca.agents.ListAgents(agent_api.ListAgentsRequest(page_size=1))
+        last = await ca.agents.ListAgents(agent_api.ListAgentsRequest(page_size=5, page_token=page.next_page_token))
+        assert [each.id.path for each in (*page.agents, *last.agents)] == [one.id.path, other.id.path]
 
 
 # Joining by certificate

@@ -14,6 +14,7 @@ import grpc.aio
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from structlog.testing import capture_logs
 
 from livery.errors import Kind, LiveryError
 from livery.identity import SpiffeId
@@ -168,6 +169,13 @@ async def test_a_method_of_attestation_that_is_off_admits_nobody(tmp_path: Path)
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         CaConfig(**{"trust_domain": "example.org", **settings})
+
+
+async def test_lifetimes_that_will_be_cut_are_told_at_the_start(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        async with running_ca(tmp_path, ca_ttl="2h", default_x509_svid_ttl="10m", agent_svid_ttl="1h"):
+            pass
+    assert [line["setting"] for line in logs if "setting" in line] == ["agent_svid_ttl"]
 
 
 # Saying how it is

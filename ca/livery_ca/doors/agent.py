@@ -60,6 +60,7 @@ class AgentDoor(agent_api.AgentServicer):
     limits: Limits
     clock: Clock
     audit: Audit
+    patience: float = ANSWER_SECONDS
 
     async def AttestAgent(
         self, request_iterator: AsyncIterator[agent_api.AttestAgentRequest], context: Context
@@ -67,11 +68,11 @@ class AgentDoor(agent_api.AgentServicer):
         """Params first, then challenges and answers as the attestor wants, then the result."""
         what = "rejecting request due to attest agent rate limiting"
         await self.limits.turn(context, f"{_SERVICE}AttestAgent", what)
-        params = _checked(await _next(request_iterator))
+        params = _checked(await _next(request_iterator, self.patience))
 
         async def challenge(data: bytes) -> bytes:
             await context.write(agent_api.AttestAgentResponse(challenge=data))
-            return (await _next(request_iterator)).challenge_response
+            return (await _next(request_iterator, self.patience)).challenge_response
 
         joined = await self.joining.attest(params, challenge, caller_of(context))
         yield agent_api.AttestAgentResponse(
@@ -189,10 +190,10 @@ def svid_to_wire(issued: Issued) -> types_api.X509SVID:
     )
 
 
-async def _next(requests: AsyncIterator[agent_api.AttestAgentRequest]) -> agent_api.AttestAgentRequest:
+async def _next(requests: AsyncIterator[agent_api.AttestAgentRequest], patience: float) -> agent_api.AttestAgentRequest:
     """The agent's next message. A stranger who opened the stream does not keep it by saying nothing."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(patience):
             return await anext(requests)
     except (StopAsyncIteration, TimeoutError) as cause:
         raise InvalidArgument("failed to receive request from stream") from cause
