@@ -1,7 +1,8 @@
 """What `livery up` says: one event a line in JSON, or a sentence.
 
 Owns: the shape of the stream that scripts rely on (`schema` 1). Does not own: when an event happens. The first is
-always `ready`, the last always `stopped`; between them `rotated`, `call`, `degraded`, `recovered`.
+always `ready`, the last always `stopped`; between them `rotated`, `call`, `explained`, `degraded`,
+`recovered`.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ def _trouble(fields: Mapping[str, object]) -> str:
     return f"{fields['what']}: {fields['why']}"
 
 
+def _explained(fields: Mapping[str, object]) -> str:
+    return f"denied {fields['reason']}"
+
+
 def _stopped(fields: Mapping[str, object]) -> str:
     return (
         f"{fields['rotations']} rotations, {fields['calls']} calls ({fields['allowed']} allowed, {fields['denied']} "
@@ -62,5 +67,6 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, object]], str]] = {
     "rotated": _rotated,
     "degraded": _trouble,
     "recovered": _trouble,
+    "explained": _explained,
     "stopped": _stopped,
 }

@@ -24,7 +24,8 @@ from livery.errors import Kind, LiveryError
 # Below systemd's dynamic users (61184), above what distributions give to people and packages.
 _FIRST_UID = 61100
 _LAST_UID = 61183
-_PROBE = "import livery.workload, ssl, os, sys; os.stat(sys.argv[1])"
+_PROBE_USER = "import livery.workload, os, sys; os.stat(sys.argv[1])"
+_PROBE_COPY = "import livery.errors, ssl"
 
 
 class NoInterpreter(LiveryError):
@@ -70,7 +71,7 @@ def _can_run(uid: int, reachable: Path) -> bool:
     """Whether a user reads the installation and gets to the directory: tried, not guessed."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PROBE, str(reachable)],
+            [sys.executable, "-c", _PROBE_USER, str(reachable)],
             user=uid,
             group=uid,
             extra_groups=[],
@@ -90,23 +91,26 @@ def _by_interpreter(name: str, services: Path) -> Persona:
     home = services / name
     interpreter = home / "bin" / "python"
     if not _current(home):
-        shutil.rmtree(home, ignore_errors=True)
-        venv.EnvBuilder(symlinks=False, with_pip=False).create(home)
-        for extra in interpreter.parent.glob("python?*"):
-            extra.unlink()
-        (_site_packages(home) / "livery.pth").write_text(_installation(), "utf-8")
-        (home / "made-for").write_text(_marker(), "utf-8")
-    done = subprocess.run(
-        [interpreter, "-c", _PROBE, str(services)], capture_output=True, text=True, timeout=60, check=False
-    )
+        _copy_interpreter(home, interpreter)
+    uid = os.geteuid()
+    return Persona(uid, interpreter, (f"unix:uid:{uid}", f"unix:path:{interpreter.resolve()}"))
+
+
+def _copy_interpreter(home: Path, interpreter: Path) -> None:
+    """Make the copy and try it; raises `NoInterpreter`. The marker comes last: half a copy is made again."""
+    shutil.rmtree(home, ignore_errors=True)
+    venv.EnvBuilder(symlinks=False, with_pip=False).create(home)
+    for extra in interpreter.parent.glob("python?*"):
+        extra.unlink()
+    (_site_packages(home) / "livery.pth").write_text(_installation(), "utf-8")
+    done = subprocess.run([interpreter, "-c", _PROBE_COPY], capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0:
         raise NoInterpreter(
-            f"a copy of this Python for the service {name} does not run",
+            f"a copy of this Python for the service {home.name} does not run",
             why=(done.stderr.strip().splitlines() or ["no text"])[-1],
             fix="run livery from a Python that `python -m venv --copies` works with",
         )
-    uid = os.geteuid()
-    return Persona(uid, interpreter, (f"unix:uid:{uid}", f"unix:path:{interpreter.resolve()}"))
+    (home / "made-for").write_text(_marker(), "utf-8")
 
 
 def _current(home: Path) -> bool:

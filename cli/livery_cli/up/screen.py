@@ -125,7 +125,7 @@ class LiveScreen:
         if self._board.by_call:
             parts += [Text(), self._calls()]
         if self._board.denied_because:
-            parts.append(Text(f"denied because {self._board.denied_because}", style="yellow"))
+            parts.append(Text(f"denied {self._board.denied_because}", style="yellow"))
         parts.append(Text())
         parts += [Text(f"{name}: {why}", style="bold red") for name, why in self._board.troubles.items()]
         parts += [Text(event.sentence(), style="dim") for event in list(self._board.recent)[-5:]]

@@ -53,10 +53,10 @@ class Supervisor:
         """Start everything, watch it until `stop` or `--for`, and stop it; true if nothing failed."""
         started = False
         try:
-            await self._start_all()
-            started = True
-            self._say("ready", self._ready_fields())
-            await self._watch(stop)
+            started = await self._started_unless(stop)
+            if started:
+                self._say("ready", self._ready_fields())
+                await self._watch(stop)
         finally:
             await self._stop_all()
             if started:
@@ -65,6 +65,21 @@ class Supervisor:
         return not self._parts.board.outcomes["failed"]
 
     # Starting
+
+    async def _started_unless(self, stop: asyncio.Event) -> bool:
+        """Start everything; false if it was told to stop before all was there."""
+        starting = asyncio.ensure_future(self._start_all())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (starting, stopping):
+            if not task.done():
+                task.cancel()
+        await asyncio.gather(stopping, return_exceptions=True)
+        try:
+            await starting
+        except asyncio.CancelledError:
+            return False
+        return True
 
     async def _start_all(self) -> None:
         roles, registrar = self._parts.roles, self._parts.registrar
@@ -76,12 +91,22 @@ class Supervisor:
         await registrar.register(roles.entries())
         # 3. The agent, then those who have their identity from it.
         await self._start("agent")
-        policy = await self._start("policy")
-        roles.policy_address = str(policy["address"])
+        both = [self._start_policy(), *([self._start_inventory()] if self._settings.demo else [])]
+        for outcome in await asyncio.gather(*both, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        # 4. Orders last: it begins to call at once.
         if self._settings.demo:
-            inventory = await self._start("inventory")
-            roles.inventory_url = str(inventory["url"])
-            await self._start("orders")
+            orders = await self._start("orders")
+            roles.orders_url = str(orders["url"])
+
+    async def _start_policy(self) -> None:
+        policy = await self._start("policy")
+        self._parts.roles.policy_address = str(policy["address"])
+
+    async def _start_inventory(self) -> None:
+        inventory = await self._start("inventory")
+        self._parts.roles.inventory_url = str(inventory["url"])
 
     async def _start(self, name: str) -> Mapping[str, object]:
         watcher = Watcher(died=self._died, back=self._back)
@@ -159,7 +184,9 @@ class Supervisor:
 
     async def _explain(self, decision_id: str) -> None:
         """The full reason of the first denial, which only an administrator of the policy server may see."""
-        self._parts.board.denied_because = await self._parts.observer.reason(decision_id)
+        reason = await self._parts.observer.reason(decision_id)
+        self._parts.board.denied_because = reason
+        self._say("explained", {"decision_id": decision_id, "reason": reason})
 
     def _died(self, name: str, why: str) -> None:
         self._parts.board.troubles[name] = why
