@@ -291,6 +291,12 @@ def test_JWT_7_a_time_that_is_no_number_or_no_date_is_refused(name: str, value: 
     assert name in refused(with_payload(claims.replace("987654321", value)))
 
 
+def test_JWT_7_the_first_and_the_last_second_that_have_a_date_are_dates() -> None:
+    svid = JwtSvid.parse_unverified(CA.jwt_svid(iat=0, exp=253402300799))
+    assert svid.issued_at == datetime(1970, 1, 1, tzinfo=UTC)
+    assert svid.expires_at == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+
 def test_JWT_7_a_token_ends_at_its_exp_and_not_after_the_leeway() -> None:
     token = CA.jwt_svid(ttl=HOUR)
     assert verified(token, at=NOW + HOUR - SECOND)
@@ -435,6 +441,8 @@ def test_a_duplicate_claim_or_header_member_is_refused_although_both_values_are_
 
 def test_a_token_of_more_than_64_kilobytes_is_refused() -> None:
     assert "longer" in refused(CA.jwt_svid(note="x" * 65_536))
+    assert "longer" in refused("x" * 65_537)
+    assert "compact" in refused("x" * 65_536)
 
 
 def test_the_token_and_its_claims_show_in_no_repr_and_no_error() -> None:

@@ -284,21 +284,34 @@ def test_the_key_shows_in_no_repr_and_no_error() -> None:
 @pytest.mark.parametrize("kind", ["ed25519", "secp256k1", "rsa-1024"])
 def test_a_private_key_of_an_unusual_kind_is_refused(kind: str) -> None:
     key = new_key(kind).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    with pytest.raises(InvalidX509Svid, match="private key"):
+    with pytest.raises(InvalidX509Svid, match="not a usable private key"):
         X509Svid.from_der(CA.issue("/a").chain_der(), key)
 
 
 def test_an_encrypted_an_empty_and_a_huge_key_are_refused_with_our_error() -> None:
     svid = CA.issue("/a")
     encrypted = svid.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
-    for key in [encrypted, b"", b"\0" * 20_000, svid.chain_pem()]:
-        with pytest.raises(InvalidX509Svid, match="private key"):
+    for key in [encrypted, b"", b"\0" * 16_384, svid.chain_pem()]:
+        with pytest.raises(InvalidX509Svid, match="cannot be read"):
             X509Svid.from_pem(svid.chain_pem(), key)
+    with pytest.raises(InvalidX509Svid, match="more than 16384 bytes"):
+        X509Svid.from_pem(svid.chain_pem(), svid.key_pem().ljust(16_385))
+
+
+def test_an_svid_without_certificates_or_with_too_many_cannot_be_made() -> None:
+    svid = CA.issue("/a")
+    for chain in [(), svid.chain * 9]:
+        with pytest.raises(InvalidX509Svid, match="empty|more than 8"):
+            X509Svid.of(chain, svid.private_key)
+        with pytest.raises(InvalidX509Svid, match="empty|more than 8"):
+            replace(svid, chain=chain)
 
 
 def test_a_hint_is_at_most_1024_bytes() -> None:
     svid = CA.issue("/a")
     assert replace(svid, hint="h" * 1024).hint
+    with pytest.raises(InvalidX509Svid, match="hint"):
+        replace(svid, hint="h" * 1025)
     with pytest.raises(InvalidX509Svid, match="hint"):
         replace(svid, hint="ä" * 513)
 
@@ -352,6 +365,9 @@ def test_a_pem_text_is_read_past_comments_and_refused_when_broken() -> None:
     svid = CA.issue("/a")
     commented = b"# the leaf\r\n" + svid.chain_pem().replace(b"\n", b"\r\n") + b"# end\n"
     assert X509Svid.from_pem(commented, svid.key_pem()) == svid
+    with pytest.raises(InvalidX509Svid, match="131073 bytes are more"):
+        X509Svid.from_pem(svid.chain_pem().ljust(131_073), svid.key_pem())
+    assert X509Svid.from_pem(svid.chain_pem().ljust(131_072), svid.key_pem()) == svid
     for broken in [b"", b"# nothing", svid.chain_pem()[:-10], svid.chain_pem() * 9, svid.key_pem(), b"A" * 200_000]:
         with pytest.raises(InvalidX509Svid):
             X509Svid.from_pem(broken, svid.key_pem())
