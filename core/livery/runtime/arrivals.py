@@ -25,8 +25,9 @@ from livery.runtime.listen import TcpListen, UnixListen
 from livery.runtime.logging import get_logger
 from livery.runtime.peer import PeerGone, process_of, verified_peer
 from livery.runtime.refusals import STRANGERS
-from livery.runtime.splice import End, TlsEnd
+from livery.runtime.splice import End
 from livery.runtime.tls_contexts import ALPN_HTTP2, CurrentServerContext
+from livery.runtime.tls_end import TlsEnd
 from livery.runtime.tls_engine import TlsEngine
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from livery.runtime.caller import Caller, HasPeer, NoCaller, peer_connection
 from livery.runtime.clock import Clock
 from livery.runtime.limits import Seat
-from livery.runtime.splice import End, TlsEnd
+from livery.runtime.splice import End
+from livery.runtime.tls_end import TlsEnd
 
 _YOUNG = 5.0  # seconds
 _TURNING = 5.0  # seconds that a peer has to notice that it should turn to a new connection

@@ -23,8 +23,9 @@ from livery.identity import BundleMap, SpiffeId, X509Svid
 from livery.runtime.clock import Clock
 from livery.runtime.logging import get_logger
 from livery.runtime.peer import verified_peer
-from livery.runtime.splice import Census, End, TlsEnd
+from livery.runtime.splice import Census, End
 from livery.runtime.tls_contexts import ALPN_HTTP2, client_context
+from livery.runtime.tls_end import TlsEnd
 from livery.runtime.tls_engine import TlsEngine
 
 # Seconds and counts: a peer whose machine is gone is noticed within about half a minute, also under unsent data.

@@ -31,8 +31,9 @@ from livery.runtime.listen import BACKLOG, Bound, Listen, TcpListen, bind
 from livery.runtime.metrics import Metrics
 from livery.runtime.private_directory import PrivateDirectory
 from livery.runtime.refusals import Refusals
-from livery.runtime.splice import End, TlsEnd
+from livery.runtime.splice import End
 from livery.runtime.tls_contexts import CurrentServerContext
+from livery.runtime.tls_end import TlsEnd
 from livery.runtime.upkeep import Upkeep
 
 _FOR_EVER = 2**31 - 1
