@@ -65,9 +65,13 @@ def is_secret_name(name: str) -> bool:
 
 def redact_text(text: str) -> str:
     """The text with everything that looks like a secret taken out, cut to `MAX_TEXT` characters."""
-    if _WORTH_A_LOOK.search(text):
-        text = _without_secrets(text)
-    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + f"\u2026 ({len(text)} characters)"
+    # Cut before it is searched, or a long text would hold up the loop; and at a space, so that no secret is halved.
+    looked_at = text if len(text) <= 2 * MAX_TEXT else text[: 2 * MAX_TEXT].rsplit(None, 1)[0]
+    if _WORTH_A_LOOK.search(looked_at):
+        looked_at = _without_secrets(looked_at)
+    if len(text) <= MAX_TEXT:
+        return looked_at
+    return f"{looked_at[:MAX_TEXT]}\u2026 ({len(text)} characters)"
 
 
 def _without_secrets(text: str) -> str:

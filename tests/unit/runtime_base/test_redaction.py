@@ -81,5 +81,13 @@ def test_a_secret_is_found_wherever_it_stands(around: str, secret: str) -> None:
     assert secret not in redact_text(f"{around} {secret} {around}")
 
 
-def test_a_huge_text_is_cut() -> None:
+def test_a_huge_text_is_cut_before_it_is_searched() -> None:
     assert len(redact_text("x" * 10_000_000)) < MAX_TEXT + 50
+
+
+@given(st.integers(min_value=-120, max_value=20))
+def test_a_secret_at_the_cut_is_not_shown_in_part(offset: int) -> None:
+    """Another secret before it shrinks, and would pull the cut into what is shown."""
+    pem = "-----BEGIN PRIVATE KEY-----" + "A" * 12_000 + "-----END PRIVATE KEY-----"
+    text = (pem + " word" * 5000)[: 2 * MAX_TEXT + offset] + " " + TOKEN
+    assert TOKEN[:20] not in redact_text(text)
