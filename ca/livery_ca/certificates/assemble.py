@@ -9,7 +9,7 @@ byte for byte, what will be signed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from cryptography import x509
@@ -28,6 +28,13 @@ class SigningParty:
     name: x509.Name
     public_key: PublicKey
     key_identifier: x509.AuthorityKeyIdentifier | None
+    algorithm: Algorithm = field(init=False)
+    name_der: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Read once, for all that this party signs.
+        object.__setattr__(self, "algorithm", algorithm.algorithm_of(self.public_key))
+        object.__setattr__(self, "name_der", self.name.public_bytes())
 
     @classmethod
     def of(cls, certificate: x509.Certificate) -> Self:
@@ -42,11 +49,6 @@ class SigningParty:
     def self_signed(cls, plan: CaPlan) -> Self:
         """The party of a CA that signs itself: no authority key identifier (RFC 5280 4.2.1.1)."""
         return cls(plan.subject, plan.public_key, None)
-
-    @property
-    def algorithm(self) -> Algorithm:
-        """How it signs."""
-        return algorithm.algorithm_of(self.public_key)
 
 
 class ThrowAwayKeys:
@@ -69,44 +71,58 @@ def draft_leaf(plan: LeafPlan, issuer: SigningParty, keys: ThrowAwayKeys) -> x50
     """The leaf as planned, under a throw-away signature. Raises ValueError where the plan cannot be encoded."""
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(plan.spiffe_id))]
     names += [x509.DNSName(name) for name in plan.dns_names]
-    builder = (
-        _builder(plan, issuer)
-        .add_extension(profile.LEAF_KEY_USAGE, critical=True)
-        .add_extension(profile.LEAF_EXTENDED_KEY_USAGE, critical=False)
-        .add_extension(profile.LEAF_CONSTRAINTS, critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(plan.public_key), critical=False)
-    )
-    if issuer.key_identifier is not None:
-        builder = builder.add_extension(issuer.key_identifier, critical=False)
-    # RFC 5280 4.2.1.6: the SAN is critical exactly when the subject is empty.
-    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not plan.subject.rdns)
-    return builder.sign(keys.like(issuer.public_key), issuer.algorithm.hash)
+    return _draft(plan, issuer, keys, [*_LEAF_EXTENSIONS, *_own_extensions(plan, issuer, names)])
 
 
 def draft_ca(plan: CaPlan, issuer: SigningParty, keys: ThrowAwayKeys) -> x509.Certificate:
     """The CA certificate as planned, under a throw-away signature."""
-    name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(plan.trust_domain.id))])
-    builder = (
-        _builder(plan, issuer)
-        .add_extension(profile.CA_KEY_USAGE, critical=True)
-        .add_extension(profile.CA_CONSTRAINTS, critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(plan.public_key), critical=False)
-    )
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(plan.trust_domain.id))]
+    return _draft(plan, issuer, keys, [*_CA_EXTENSIONS, *_own_extensions(plan, issuer, names)])
+
+
+def _own_extensions(
+    plan: LeafPlan | CaPlan, issuer: SigningParty, names: list[x509.GeneralName]
+) -> list[x509.Extension[x509.ExtensionType]]:
+    """What differs from one certificate to the next."""
+    extensions = [_extension(x509.SubjectKeyIdentifier.from_public_key(plan.public_key), critical=False)]
     if issuer.key_identifier is not None:
-        builder = builder.add_extension(issuer.key_identifier, critical=False)
-    builder = builder.add_extension(name, critical=not plan.subject.rdns)
-    return builder.sign(keys.like(issuer.public_key), issuer.algorithm.hash)
+        extensions.append(_extension(issuer.key_identifier, critical=False))
+    # RFC 5280 4.2.1.6: the SAN is critical exactly when the subject is empty.
+    return [*extensions, _extension(x509.SubjectAlternativeName(names), critical=not plan.subject.rdns)]
 
 
-def _builder(plan: LeafPlan | CaPlan, issuer: SigningParty) -> x509.CertificateBuilder:
-    return x509.CertificateBuilder(
+def _draft(
+    plan: LeafPlan | CaPlan,
+    issuer: SigningParty,
+    keys: ThrowAwayKeys,
+    extensions: list[x509.Extension[x509.ExtensionType]],
+) -> x509.Certificate:
+    builder = x509.CertificateBuilder(
         issuer_name=issuer.name,
         subject_name=plan.subject,
         public_key=plan.public_key,
         serial_number=plan.serial,
         not_valid_before=plan.not_before.replace(tzinfo=None),
         not_valid_after=plan.not_after.replace(tzinfo=None),
+        extensions=extensions,
     )
+    return builder.sign(keys.like(issuer.public_key), issuer.algorithm.hash)
+
+
+def _extension(value: x509.ExtensionType, *, critical: bool) -> x509.Extension[x509.ExtensionType]:
+    return x509.Extension(value.oid, critical, value)
+
+
+# What all leaves and all CAs have in common, made once.
+_LEAF_EXTENSIONS = (
+    _extension(profile.LEAF_KEY_USAGE, critical=True),
+    _extension(profile.LEAF_EXTENDED_KEY_USAGE, critical=False),
+    _extension(profile.LEAF_CONSTRAINTS, critical=True),
+)
+_CA_EXTENSIONS = (
+    _extension(profile.CA_KEY_USAGE, critical=True),
+    _extension(profile.CA_CONSTRAINTS, critical=True),
+)
 
 
 def join(tbs: bytes, issuer: SigningParty, signature: bytes) -> bytes:
