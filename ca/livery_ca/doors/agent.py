@@ -24,7 +24,6 @@ from livery.identity import Selector, SpiffeId, TrustDomain
 from livery.runtime.audit import Audit
 from livery.runtime.caller import caller_of
 from livery.runtime.clock import Clock
-from livery.runtime.spire_types import spiffe_id_to_wire
 from livery.wire import agent_api, types_api
 from livery_ca.attest.join_token import agent_of
 from livery_ca.doors import ids, node_form, paging
@@ -33,7 +32,7 @@ from livery_ca.doors.joining import Joining
 from livery_ca.doors.limits import Limits
 from livery_ca.doors.presence import given
 from livery_ca.doors.refusals import Failed, InvalidArgument, Missing, failing, malformed
-from livery_ca.issuance.request import Issued
+from livery_ca.doors.svid_form import x509_to_wire
 from livery_ca.model import Entry, JoinToken, Node
 from livery_ca.store.errors import NodeNotFound, Taken
 from livery_ca.store.nodes import ALIAS_SELECTOR, Nodes
@@ -77,7 +76,7 @@ class AgentDoor(agent_api.AgentServicer):
         joined = await self.joining.attest(params, challenge, caller_of(context))
         yield agent_api.AttestAgentResponse(
             result=agent_api.AttestAgentResponse.Result(
-                svid=svid_to_wire(joined.issued), reattestable=joined.can_reattest
+                svid=x509_to_wire(joined.issued), reattestable=joined.can_reattest
             )
         )
 
@@ -90,7 +89,7 @@ class AgentDoor(agent_api.AgentServicer):
                 raise InvalidArgument("params cannot be nil")
             if not request.params.csr:
                 raise InvalidArgument("missing CSR")
-        return agent_api.RenewAgentResponse(svid=svid_to_wire(await self.joining.renew(node, request.params.csr)))
+        return agent_api.RenewAgentResponse(svid=x509_to_wire(await self.joining.renew(node, request.params.csr)))
 
     async def PostStatus(self, request: agent_api.PostStatusRequest, context: Context) -> agent_api.PostStatusResponse:
         """What an agent says of itself: its version, and the bundle it has."""
@@ -179,15 +178,6 @@ class AgentDoor(agent_api.AgentServicer):
     def _agent_id(self, request: _NamesAgent) -> SpiffeId:
         with malformed("invalid agent ID"):
             return ids.agent_id(given(request, "id", types_api.SPIFFEID), self.ours)
-
-
-def svid_to_wire(issued: Issued) -> types_api.X509SVID:
-    """A certificate as SPIRE's API shows it."""
-    return types_api.X509SVID(
-        cert_chain=issued.chain_ders,
-        id=spiffe_id_to_wire(issued.spiffe_id),
-        expires_at=int(issued.not_after.timestamp()),
-    )
 
 
 async def _next(requests: AsyncIterator[agent_api.AttestAgentRequest], patience: float) -> agent_api.AttestAgentRequest:

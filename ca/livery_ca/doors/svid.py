@@ -21,21 +21,20 @@ from livery.errors import Kind, LiveryError
 from livery.identity import SpiffeId, TrustDomain
 from livery.runtime.audit import Audit
 from livery.runtime.clock import Clock
-from livery.runtime.spire_types import spiffe_id_to_wire
 from livery.wire import svid_api, types_api
 from livery_ca.certificates.profile import Profile, PublicKey
 from livery_ca.doors import csrs, ids
-from livery_ca.doors.agent import svid_to_wire
 from livery_ca.doors.gate import Admission, admission_of
 from livery_ca.doors.limits import Limits
 from livery_ca.doors.presence import given
 from livery_ca.doors.refusals import Failed, InvalidArgument, Missing, Refusal, failing, malformed, ok, status_of
+from livery_ca.doors.svid_form import jwt_to_wire, x509_to_wire
 from livery_ca.doors.unoffered import unoffered
 from livery_ca.entries.catalog import Catalog
 from livery_ca.entries.entitlement import choose
 from livery_ca.issuance.jwt import JwtIssuer
 from livery_ca.issuance.pipeline import Issuer
-from livery_ca.issuance.request import Issued, IssuedJwt, IssueRequest, JwtRequest, Refused
+from livery_ca.issuance.request import Issued, IssueRequest, JwtRequest, Refused
 from livery_ca.model import Entry
 
 Context = ServicerContext[Any, Any]
@@ -132,7 +131,7 @@ class SvidDoor(svid_api.SVIDServicer):
         )
         if isinstance(answer, Refusal):
             raise answer
-        return svid_api.MintX509SVIDResponse(svid=svid_to_wire(answer))
+        return svid_api.MintX509SVIDResponse(svid=x509_to_wire(answer))
 
     async def MintJWTSVID(self, request: svid_api.MintJWTSVIDRequest, context: Context) -> svid_api.MintJWTSVIDResponse:
         """A token for an administrator."""
@@ -209,7 +208,7 @@ class SvidDoor(svid_api.SVIDServicer):
             "jwt.issue", request.spiffe_id, request.asked_by, entry=request.entry_id, rule=request.authorized_by
         )
         with failing("failed to sign JWT-SVID"):
-            return _jwt_to_wire(await self.jwt_issuer.issue(request))
+            return jwt_to_wire(await self.jwt_issuer.issue(request))
 
     def _record(self, event: str, spiffe_id: SpiffeId, asked_by: str, **fields: object) -> None:
         self.audit.record(event, "granted", spiffe_id=str(spiffe_id), caller=asked_by, **fields)
@@ -225,7 +224,7 @@ def _entry_for(params: svid_api.NewX509SVIDParams, entries: Mapping[str, Entry])
 
 def _result(answer: Issued | Refusal) -> Result:
     if isinstance(answer, Issued):
-        return Result(status=ok(), svid=svid_to_wire(answer))
+        return Result(status=ok(), svid=x509_to_wire(answer))
     return Result(status=status_of(answer))
 
 
@@ -233,15 +232,6 @@ def _in_words(error: LiveryError) -> Refusal:
     if error.kind is Kind.INVALID:  # what was asked for can never be signed: the key, the names
         return InvalidArgument(_SIGNING, why=str(error))
     return Failed(_SIGNING, why=str(error))
-
-
-def _jwt_to_wire(issued: IssuedJwt) -> types_api.JWTSVID:
-    return types_api.JWTSVID(
-        token=issued.token,
-        id=spiffe_id_to_wire(issued.spiffe_id),
-        expires_at=int(issued.expires_at.timestamp()),
-        issued_at=int(issued.issued_at.timestamp()),
-    )
 
 
 def _audience(names: Sequence[str]) -> tuple[str, ...]:
