@@ -67,12 +67,16 @@ def init(trust_domain: str, state: Path | None, config_file: Path | None) -> Non
 @output_option
 def health(ca_socket: str, timeout: timedelta, output: str) -> int:
     """Ask the CA how it is; exit 0 if it serves, 1 if it says that it does not."""
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
     with channel(ca_at(ca_socket)) as opened:
-        stub = health_pb2_grpc.HealthStub(opened)
-        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=seconds(timeout))
-    serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+        check = opened.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=HealthCheckRequest.SerializeToString,
+            response_deserializer=HealthCheckResponse.FromString,
+        )
+        answer = check(HealthCheckRequest(), timeout=seconds(timeout))
+    serving = answer.status == HealthCheckResponse.SERVING
     show_one({"role": "ca", "serving": serving}, HEALTH, output)
     return Exit.DONE if serving else Exit.NO
 

@@ -50,13 +50,13 @@ class Registrar:
     async def bundle(self) -> TrustBundle:
         """The CA's own bundle."""
         async with grpc.aio.insecure_channel(self._target) as channel:
-            stub = bundle_api.BundleAsyncStub(channel)
+            stub = bundle_api.BundleStub(channel)
             return bundle_from_wire(await stub.GetBundle(bundle_api.GetBundleRequest(), timeout=_TIMEOUT))
 
     async def register(self, wanted: Sequence[Registration]) -> None:
         """Make these the entries of their identities under their parents."""
         async with grpc.aio.insecure_channel(self._target) as channel:
-            stub = entry_api.EntryAsyncStub(channel)
+            stub = entry_api.EntryStub(channel)
             for registration in wanted:
                 await _register(stub, registration)
 
