@@ -29,6 +29,7 @@ from livery_ca.store.writes import AttestNode, RenewNode, SpendToken, Write
 
 _TABLE = schema.intents
 _FIRST = Page()
+_INSERT = insert(_TABLE)
 # One prepared statement for a whole group: the outcome of an intent is written only while it has none.
 _SETTLE = (
     update(_TABLE)
@@ -113,7 +114,7 @@ def _append(connection: Connection, intents: Sequence[Intent], before_commit: Ca
     first = leaves.append(connection, [intent.leaf_hash for intent in intents])
     numbered = [replace(intent, index=first + i) for i, intent in enumerate(intents)]
     try:
-        connection.execute(insert(_TABLE), [_columns(intent) for intent in numbered])
+        connection.execute(_INSERT, [_columns(intent) for intent in numbered])
     except IntegrityError as cause:
         why = "a serial number exists already; the source of random numbers is broken"
         raise JournalConflict("the journal refused an intent", why=why, fix="do not issue from this machine") from cause

@@ -14,6 +14,8 @@ from livery_ca.store import schema
 from livery_ca.store.database import Database
 
 _TABLE = schema.log_leaves
+_GREATEST = select(func.max(_TABLE.c.idx))
+_INSERT = insert(_TABLE)
 
 
 class Leaves:
@@ -35,12 +37,12 @@ class Leaves:
 def size(connection: Connection) -> int:
     """How many leaves the log has, as of the transaction under way."""
     # The numbers have no gap, so the greatest tells the size; counting would read the log through.
-    greatest: int | None = connection.execute(select(func.max(_TABLE.c.idx))).scalar_one()
+    greatest: int | None = connection.execute(_GREATEST).scalar_one()
     return 0 if greatest is None else greatest + 1
 
 
 def append(connection: Connection, hashes: Sequence[bytes]) -> int:
     """Append leaves in the transaction under way; returns the number of the first."""
     first = size(connection)
-    connection.execute(insert(_TABLE), [{"idx": first + i, "leaf_hash": h} for i, h in enumerate(hashes)])
+    connection.execute(_INSERT, [{"idx": first + i, "leaf_hash": h} for i, h in enumerate(hashes)])
     return first

@@ -25,11 +25,14 @@ def savepoint(connection: Connection) -> Iterator[None]:
     savepoints are gone: to ask for one would hide the failure behind "no such savepoint". So that error passes as it is
     and ends the transaction.
     """
-    nested = connection.begin_nested()
+    # As plain SQL, which SQLite and PostgreSQL share: SQLAlchemy compiles its own savepoints anew each time. One name
+    # serves all depths, since the innermost of that name is meant.
+    connection.exec_driver_sql("SAVEPOINT part")
     try:
         yield
     except BaseException as error:
         if not is_doubtful(error):
-            nested.rollback()
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT part")
+            connection.exec_driver_sql("RELEASE SAVEPOINT part")
         raise
-    nested.commit()
+    connection.exec_driver_sql("RELEASE SAVEPOINT part")
