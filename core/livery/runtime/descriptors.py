@@ -28,11 +28,11 @@ def raise_file_limit() -> int:
 
 
 def require_descriptors(needed: int) -> None:
-    """Raise `TooFewDescriptors` unless this process may open that many, and some for itself."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and needed + RESERVE > soft:
+    """Make sure that this process may open that many, and some for itself; raises `TooFewDescriptors`."""
+    limit = raise_file_limit()
+    if limit != resource.RLIM_INFINITY and needed + RESERVE > limit:
         raise TooFewDescriptors(
             "too few file descriptors for the configured number of connections",
-            why=f"they need {needed + RESERVE}, the limit is {soft}",
+            why=f"they need {needed + RESERVE}, the limit is {limit}",
             fix="raise the limit (`ulimit -n`, LimitNOFILE= in systemd) or lower the number of connections",
         )

@@ -67,7 +67,11 @@ def server_options(listen: Listen, limits: DoorLimits) -> list[tuple[str, int]]:
 
 @dataclass(eq=False)
 class FrontDoor:
-    """One listening address. `services` add servicers to the server; `guards` are asked before each method runs."""
+    """One listening address.
+
+    `services` add servicers to the server; `guards` are asked before each method runs; `name` tells this door from
+    others of the process in the audit trail and the metrics ("tcp" or "unix" if not given).
+    """
 
     listen: Listen
     _: KW_ONLY
@@ -78,6 +82,7 @@ class FrontDoor:
     metrics: Metrics
     limits: DoorLimits = field(default_factory=DoorLimits)
     guards: Sequence[Guard] = ()
+    name: str = ""
     _open: _Open | None = field(default=None, init=False, repr=False)
 
     async def start(self) -> None:
@@ -127,7 +132,7 @@ class FrontDoor:
     async def _start_in(self, directory: PrivateDirectory) -> _Open:
         bound = bind(self.listen)
         try:
-            door = "tcp" if isinstance(self.listen, TcpListen) else "unix"
+            door = self.name or ("tcp" if isinstance(self.listen, TcpListen) else "unix")
             gate = Gate(self.limits, self.clock, directory, Refusals(door, self.audit, self.metrics, self.clock))
             gauge = self.metrics.gauge("door_connections", "Connections let in by a door.", ("door",))
             gauge.labels(door).set_function(gate.table.__len__)

@@ -34,7 +34,7 @@ class DoorLimits:
     """Bounds of one door. Times in seconds, sizes in bytes, everything else is a count."""
 
     connections: int = 2048  # all together; times four is what the door may need of RLIMIT_NOFILE
-    handshakes: int = 256  # accepted, TLS not finished
+    handshakes: int = 512  # accepted, TLS not finished; with `anonymous` at most half of `connections`
     handshake_timeout: float = 10.0
     anonymous: int = 512  # TLS without a client certificate
     anonymous_per_address: int = 128  # anonymous and half-shaken ones; IPv6 counts by /64

@@ -21,7 +21,7 @@ _PER_SECOND = 10
 
 
 class Refusals:
-    """One door's refusals. `door` is "tcp" or "unix"."""
+    """One door's refusals."""
 
     def __init__(self, door: str, audit: Audit, metrics: Metrics, clock: Clock) -> None:
         self._door = door
