@@ -25,7 +25,6 @@ MIN_RSA_BITS = 2048
 MAX_LEAF_RSA_BITS = 4096
 MAX_AUTHORITY_RSA_BITS = 8192  # verifying costs the square of the size, and a stranger chooses when
 
-_SEQUENCE = 0x30
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 _FAULTS = (
     ValueError,
@@ -81,7 +80,7 @@ def read_pem(data: bytes, *, max_bytes: int, max_count: int) -> tuple[x509.Certi
     try:
         found = tuple(_positive(c) for c in x509.load_pem_x509_certificates(data))
     except _FAULTS as e:
-        raise Unreadable(f"it is no certificate: {_first_line(e)}") from e
+        raise Unreadable(f"it is no certificate: {str(e)[:200]}") from e
     if len(found) != blocks:  # the parser passes over a block without an end
         raise Unreadable("a CERTIFICATE block is broken off")
     return found
@@ -94,7 +93,7 @@ def extension(cert: x509.Certificate, kind: type[Extension]) -> Extension | None
     except x509.ExtensionNotFound:
         return None
     except _FAULTS as e:
-        raise Unreadable(f"its extensions cannot be read: {_first_line(e)}") from e
+        raise Unreadable(f"its extensions cannot be read: {str(e)[:200]}") from e
 
 
 def public_key(cert: x509.Certificate) -> object:
@@ -102,7 +101,7 @@ def public_key(cert: x509.Certificate) -> object:
     try:
         return cert.public_key()
     except _FAULTS as e:
-        raise Unreadable(f"its public key cannot be read: {_first_line(e)}") from e
+        raise Unreadable(f"its public key cannot be read: {str(e)[:200]}") from e
 
 
 def key_fault(key: object, *, max_rsa_bits: int) -> str:
@@ -133,7 +132,7 @@ def _load(data: bytes) -> x509.Certificate:
     try:
         return _positive(x509.load_der_x509_certificate(data))
     except _FAULTS as e:
-        raise Unreadable(f"it is no certificate: {_first_line(e)}") from e
+        raise Unreadable(f"it is no certificate: {str(e)[:200]}") from e
 
 
 def _positive(cert: x509.Certificate) -> x509.Certificate:
@@ -143,21 +142,10 @@ def _positive(cert: x509.Certificate) -> x509.Certificate:
 
 
 def _der_size(data: memoryview) -> int:
-    """How many bytes the DER SEQUENCE at the front takes, header included (X.690 8.1.3)."""
-    if len(data) < 2 or data[0] != _SEQUENCE:
-        raise Unreadable("it does not begin with a DER sequence")
-    first = data[1]
-    if first < 0x80:
-        size = 2 + first
-    else:
-        width = first & 0x7F
-        if not 1 <= width <= 4 or len(data) < 2 + width:
-            raise Unreadable("its DER length is broken")
-        size = 2 + width + int.from_bytes(data[2 : 2 + width], "big")
-    if size > len(data):
-        raise Unreadable("it is broken off")
-    return size
+    """How many bytes the DER value at the front says it takes, header included (X.690 8.1.3).
 
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    Only where to cut: whether it is DER, whole and no longer than that, the reader of the piece finds out.
+    """
+    first = data[1] if len(data) > 1 else 0
+    width = first & 0x7F if first >= 0x80 else 0
+    return 2 + width + (int.from_bytes(data[2 : 2 + width], "big") if width else first)

@@ -9,7 +9,6 @@ duplicate name, which one reader takes first and another last, is refused at eve
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from typing import Any
 
 MAX_DEPTH = 32
@@ -56,18 +55,16 @@ def _no_constant(name: str) -> Any:
 
 def _refuse_deep_nesting(value: Any) -> None:
     # What the parser survives, a recursive reader of its result further in may not.
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [child for node in level for child in _children(node)]
-        if not level:
-            return
-    raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    level = _containers([value])
+    for _ in range(MAX_DEPTH):
+        level = [inner for node in level for inner in _containers(node)]
+    if level:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
 
 
-def _children(node: Any) -> Collection[Any]:
-    if isinstance(node, dict):
-        return node.values()
-    return node if isinstance(node, list) else ()
+def _containers(node: list[Any] | dict[str, Any]) -> list[list[Any] | dict[str, Any]]:
+    children = node.values() if isinstance(node, dict) else node
+    return [child for child in children if isinstance(child, list | dict)]
 
 
 def _refuse_lone_surrogates(value: Any) -> None:

@@ -7,6 +7,7 @@ keeps them is shown by its own tests, tests/unit/ca.
 from __future__ import annotations
 
 import ipaddress
+import warnings
 from dataclasses import replace
 from datetime import timedelta
 
@@ -301,9 +302,9 @@ def test_an_encrypted_an_empty_and_a_huge_key_are_refused_with_our_error() -> No
 def test_an_svid_without_certificates_or_with_too_many_cannot_be_made() -> None:
     svid = CA.issue("/a")
     for chain in [(), svid.chain * 9]:
-        with pytest.raises(InvalidX509Svid, match="empty|more than 8"):
+        with pytest.raises(InvalidX509Svid, match=r"empty|more than 8"):
             X509Svid.of(chain, svid.private_key)
-        with pytest.raises(InvalidX509Svid, match="empty|more than 8"):
+        with pytest.raises(InvalidX509Svid, match=r"empty|more than 8"):
             replace(svid, chain=chain)
 
 
@@ -365,6 +366,10 @@ def test_a_pem_text_is_read_past_comments_and_refused_when_broken() -> None:
     svid = CA.issue("/a")
     commented = b"# the leaf\r\n" + svid.chain_pem().replace(b"\n", b"\r\n") + b"# end\n"
     assert X509Svid.from_pem(commented, svid.key_pem()) == svid
+    with pytest.raises(InvalidX509Svid, match="9 CERTIFICATE blocks"):
+        X509Svid.from_pem(svid.chain_pem() * 9, svid.key_pem())
+    with pytest.raises(InvalidX509Svid, match="0 CERTIFICATE blocks"):
+        X509Svid.from_pem(svid.key_pem(), svid.key_pem())
     with pytest.raises(InvalidX509Svid, match="131073 bytes are more"):
         X509Svid.from_pem(svid.chain_pem().ljust(131_073), svid.key_pem())
     assert X509Svid.from_pem(svid.chain_pem().ljust(131_072), svid.key_pem()) == svid
@@ -376,9 +381,16 @@ def test_a_pem_text_is_read_past_comments_and_refused_when_broken() -> None:
 def test_a_serial_number_that_is_not_positive_is_refused() -> None:
     der = bytearray(leaf_of(Twist(serial=0x1122334455667788)).public_bytes(Encoding.DER))
     at = der.index(bytes.fromhex("1122334455667788"))
-    der[at] |= 0x80
-    with pytest.raises(InvalidX509Svid):
-        parse_chain(bytes(der))
+    assert parse_chain(bytes(der))
+    for serial in (bytes(8), b"\x91" + bytes(7)):
+        der[at : at + 8] = serial
+        with pytest.raises(InvalidX509Svid):
+            parse_chain(bytes(der))
+        with warnings.catch_warnings():  # as in a process where warnings are no errors
+            warnings.simplefilter("ignore")
+            with pytest.raises(InvalidX509Svid, match=r"not positive|no certificate"):
+                parse_chain(bytes(der))
+    assert parse_chain(leaf_of(Twist(serial=1)).public_bytes(Encoding.DER))
 
 
 def test_extensions_that_cannot_be_read_are_our_error() -> None:
