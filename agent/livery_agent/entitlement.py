@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from livery.identity import Selector, TrustBundle
+from livery.identity import Selector, TrustBundle, X509Svid
 from livery_agent.snapshot import Identity, Snapshot
 
 Attested = frozenset[Selector]
@@ -47,10 +47,18 @@ class Bundles:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """One identity as the workload sees it: nothing else about it makes two answers differ."""
+
+    svid: X509Svid
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Identities:
     """The identities a workload has now, its default one first, and the bundles that go with them."""
 
-    identities: tuple[Identity, ...]
+    identities: tuple[Served, ...]
     bundles: Bundles
 
 
@@ -73,8 +81,8 @@ def identities_for(snapshot: Snapshot, attested: Attested, now: datetime) -> Ide
         return Pending()
     if not awaited[0].is_usable(now):
         return EXPIRED
-    usable = tuple(identity for identity in awaited if identity.is_usable(now))
-    return Identities(usable, Bundles(own, _federated(snapshot, matched)))
+    served = tuple(Served(i.svid, i.entry.hint) for i in awaited if i.svid is not None and i.is_usable(now))
+    return Identities(served, Bundles(own, _federated(snapshot, matched)))
 
 
 def bundles_for(snapshot: Snapshot, attested: Attested, *, strangers: bool) -> Bundles | NotNow | Denied:

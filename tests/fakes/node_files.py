@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class Files:
 
     def __init__(self, directory: Path, kind: str = "P-256") -> None:
         self.key = new_key(kind)
-        self.root = TestCa("nodes.test")
+        self.root = TestCa("nodes.test", now=datetime.now(UTC))  # the CA looks at them by the real clock
         self.issuer = self.root.intermediate()
         self.leaf = self.issuer.sign_leaf("x509pop://nodes.test/rack/7", Twist(key=self.key))
         self.certificate, self.private = directory / "node.pem", directory / "node.key"

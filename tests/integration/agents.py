@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 import httpx2
 
-from livery.identity import Selector, SpiffeId
+from livery.identity import BundleMap, Selector, SpiffeId, X509Svid
 from livery.runtime.caller import caller_of
 from livery.runtime.clock import Clock, SystemClock
 from livery.runtime.front_door import FrontDoor
@@ -30,7 +30,6 @@ from livery_agent.entry import Entry
 from livery_agent.main import serve
 from tests.fakes.audit import RecordingAudit
 from tests.fakes.ca import FakeCa
-from tests.integration.doors import HeldIdentity
 
 HEADER = (("workload.spiffe.io", "true"),)
 US = Selector.parse(f"unix:uid:{os.geteuid()}")
@@ -42,55 +41,21 @@ def entry(name: str, *selectors: Selector, **fields: Any) -> Entry:
 
 
 @dataclass
-class Town:
-    """One CA, one agent, and the ways to talk to the agent."""
+class RunningAgent:
+    """One agent, and the ways to talk to it."""
 
     directory: Path
-    ca: FakeCa
-    clock: Clock
-    settings: dict[str, Any]
-    ca_path: str = "/spire/server"
+    clock: Clock = field(default_factory=SystemClock)
+    settings: dict[str, Any] = field(default_factory=dict)
     audit: RecordingAudit = field(default_factory=RecordingAudit)
-    door: FrontDoor | None = None
     agent: asyncio.Task[None] | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     said: Mapping[str, object] = field(default_factory=dict)
 
-    # The CA
-
-    async def open_ca(self, port: int = 0) -> None:
-        # A certificate of its own per start, and the same authority for as long as the test does not rotate it.
-        self.ca.pki.now = self.ca.clock.now()
-        identity = HeldIdentity(self.ca.pki.issue(self.ca_path, timedelta(hours=12)), self.ca.bundle)
-        self.ca.serial_of = _serial_of_caller
-        self.door = FrontDoor(
-            TcpListen("127.0.0.1", port, identity),
-            services=(self.ca.add_to,),
-            run_dir=self.directory / "ca",
-            clock=SystemClock(),
-            audit=RecordingAudit(),
-            metrics=Metrics(),
-            limits=DoorLimits(connections=128),
-        )
-        await self.door.start()
-        self.port = int(self.door.address.rpartition(":")[2])
-
-    async def close_ca(self) -> None:
-        if self.door is not None:
-            await self.door.stop(0)
-            self.door = None
-
-    # The agent
-
     @property
     def config(self) -> AgentConfig:
-        bundle = self.directory / "bundle.pem"
-        bundle.write_bytes(self.ca.bundle.to_pem())
         base: dict[str, Any] = {
             "trust_domain": "example.org",
-            "ca_address": f"127.0.0.1:{self.port}",
-            "trust_bundle_path": bundle,
-            "join_token": {"value": "a-token"},
             "state_dir": self.directory / "state",
             "workload_socket": self.workload_socket,
             "admin_socket": self.directory / "admin.sock",
@@ -106,7 +71,10 @@ class Town:
     def endpoint(self) -> str:
         return f"unix:{self.workload_socket}"
 
+    # Its life
+
     async def start_agent(self) -> None:
+        """Start it, and wait until it says that it is ready, or raise why it ended."""
         self.ready = asyncio.Event()
 
         def on_ready(fields: Mapping[str, object]) -> None:
@@ -154,11 +122,71 @@ class Town:
             return account
 
 
+@dataclass
+class CaIdentity:
+    """The fake CA's `DoorIdentity`: one certificate per start, and the bundle as it is at the moment."""
+
+    ca: FakeCa
+    own: X509Svid
+    known: BundleMap = field(default_factory=BundleMap)
+
+    def svid(self) -> X509Svid:
+        return self.own
+
+    def bundles(self) -> BundleMap:
+        if self.known.get(self.ca.trust_domain) != self.ca.bundle:
+            self.known = BundleMap.of(self.ca.bundle)
+        return self.known
+
+
+@dataclass
+class Town(RunningAgent):
+    """An agent, and its fake CA behind a real front door."""
+
+    ca: FakeCa = field(default_factory=lambda: FakeCa(SystemClock()))
+    ca_path: str = "/spire/server"
+    door: FrontDoor | None = None
+    port: int = 0
+
+    @property
+    def config(self) -> AgentConfig:
+        bundle = self.directory / "bundle.pem"
+        bundle.write_bytes(self.ca.bundle.to_pem())
+        ours: dict[str, Any] = {
+            "ca_address": f"127.0.0.1:{self.port}",
+            "trust_bundle_path": bundle,
+            "join_token": {"value": "a-token"},
+        }
+        return RunningAgent(self.directory, settings={**ours, **self.settings}).config
+
+    async def open_ca(self, port: int = 0) -> None:
+        # A certificate of its own per start, and the same authority for as long as the test does not rotate it.
+        self.ca.pki.now = self.ca.clock.now()
+        identity = CaIdentity(self.ca, self.ca.pki.issue(self.ca_path, timedelta(hours=12)))
+        self.ca.serial_of = _serial_of_caller
+        self.door = FrontDoor(
+            TcpListen("127.0.0.1", port, identity),
+            services=(self.ca.add_to,),
+            run_dir=self.directory / "ca",
+            clock=SystemClock(),
+            audit=RecordingAudit(),
+            metrics=Metrics(),
+            limits=DoorLimits(connections=128),
+        )
+        await self.door.start()
+        self.port = int(self.door.address.rpartition(":")[2])
+
+    async def close_ca(self) -> None:
+        if self.door is not None:
+            await self.door.stop(0)
+            self.door = None
+
+
 @asynccontextmanager
-async def town(*entries: Entry, start: bool = True, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Town]:
+async def town(*entries: Entry, start: bool = True, **settings: Any) -> AsyncIterator[Town]:
     """A CA with these entries and, unless told otherwise, a running agent that has synchronised and signed."""
     directory = Path(tempfile.mkdtemp(prefix="lv"))
-    here = Town(directory, FakeCa(SystemClock()), clock or SystemClock(), settings)
+    here = Town(directory, settings=settings)
     here.ca.tokens["a-token"] = None
     here.ca.add(*entries)
     try:

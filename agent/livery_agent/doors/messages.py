@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from livery.identity import JwtSvid, TrustBundle, VerifiedJwtSvid, X509Svid
+from livery.identity import JwtSvid, TrustBundle, VerifiedJwtSvid
 from livery.wire import workload_api
-from livery_agent.entitlement import Bundles, Identities
+from livery_agent.entitlement import Bundles, Identities, Served
 from livery_agent.entry import Entry
 
 # Of a token of another trust domain only these are passed on: the others may mean something else there (SPIRE 1.15).
@@ -22,20 +22,19 @@ REGISTERED_CLAIMS = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
 def x509_svids(answer: Identities) -> workload_api.X509SVIDResponse:
     """FetchX509SVID's message: the whole state, never a part of it."""
     own = answer.bundles.own.x509_der()
-    found = [(identity.entry, identity.svid) for identity in answer.identities]
     return workload_api.X509SVIDResponse(
-        svids=[_x509_svid(entry, svid, own) for entry, svid in found if svid is not None],
+        svids=[_x509_svid(served, own) for served in answer.identities],
         federated_bundles=_by_id(answer.bundles.federated, TrustBundle.x509_der),
     )
 
 
-def _x509_svid(entry: Entry, svid: X509Svid, bundle: bytes) -> workload_api.X509SVID:
+def _x509_svid(served: Served, bundle: bytes) -> workload_api.X509SVID:
     return workload_api.X509SVID(
-        spiffe_id=str(svid.id),
-        x509_svid=svid.chain_der(),
-        x509_svid_key=svid.key_der(),
+        spiffe_id=str(served.svid.id),
+        x509_svid=served.svid.chain_der(),
+        x509_svid_key=served.svid.key_der(),
         bundle=bundle,
-        hint=entry.hint,
+        hint=served.hint,
     )
 
 

@@ -112,7 +112,7 @@ class DoorParts:
 
 
 class WorkloadApi:
-    """The service `SpiffeWorkloadAPI`. Nothing may ever be added to it (SPIFFE Workload API 3)."""
+    """The service `SpiffeWorkloadAPI`. Nothing may ever be added to it (SPIFFE Workload API 2)."""
 
     def __init__(self, parts: DoorParts) -> None:
         self._p = parts
@@ -233,8 +233,10 @@ class WorkloadApi:
         return bundles_for(snapshot, workload.attested, strangers=self._p.strangers)
 
     def _render_x509_svids(self, workload: Workload, answer: Identities) -> Message:
-        serials = [f"{identity.svid.serial:x}" for identity in answer.identities if identity.svid]
-        self._record("x509_svid.serve", workload, [str(i.entry.spiffe_id) for i in answer.identities], serials=serials)
+        serials = [f"{served.svid.serial:x}" for served in answer.identities]
+        self._record(
+            "x509_svid.serve", workload, [str(served.svid.id) for served in answer.identities], serials=serials
+        )
         return messages.x509_svids(answer)
 
     def _entries(self, workload: Workload, wanted: SpiffeId | None) -> Sequence[Entry]:
@@ -258,7 +260,8 @@ class WorkloadApi:
 
 
 def _require_header(context: Context) -> None:
-    # Exactly once, and exactly this value (SPIFFE Workload Endpoint 5): proof that no page in a browser sent the call.
+    # Exactly once, and exactly this value (SPIFFE Workload Endpoint 3): whoever makes a server on this machine send
+    # requests for him rarely commands their metadata as well.
     sent = [value for key, value in context.invocation_metadata() or () if key == HEADER]
     if sent != ["true"]:
         raise BadCall("security header missing from request")

@@ -36,7 +36,7 @@ def snapshot(*identities: Identity, synced: bool = True) -> Snapshot:
 
 def names(answer: object) -> list[str]:
     assert isinstance(answer, Identities), answer
-    return [identity.entry.id for identity in answer.identities]
+    return [served.svid.id.path[1:] for served in answer.identities]
 
 
 def test_hazard_25_no_matching_entry_is_a_denial():
@@ -88,6 +88,13 @@ def test_when_the_ca_refuses_everything_the_answer_says_so():
     answer = identities_for(snapshot(replace(pending("a"), refusal="policy says no")), US, NOW)
     assert isinstance(answer, NotNow)
     assert "policy says no" in answer.why
+
+
+def test_what_the_workload_does_not_see_makes_no_other_answer():
+    """A stream is sent nothing when only our bookkeeping has changed."""
+    before = valid("a")
+    revised = replace(before, entry=replace(before.entry, revision=1, admin=True), refusal="not now")
+    assert identities_for(snapshot(before), US, NOW) == identities_for(snapshot(revised), US, NOW)
 
 
 def test_a_refused_renewal_does_not_take_the_svid_away():
