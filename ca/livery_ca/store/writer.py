@@ -21,12 +21,13 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from livery_ca.store.errors import StoreClosed, StoreError, translate
+from livery_ca.store.errors import StoreClosed, StoreError, StoreUnavailable, translate
 from livery_ca.store.savepoint import is_doubtful, savepoint
 
 Result = TypeVar("Result")
 Work = Callable[[Connection], Result]
 
+_REPORT = "this is a fault of ours: report it with the log"
 MAX_GROUP = 256  # writes per commit: bounds how long a commit, and so everybody in it, takes
 
 
@@ -97,13 +98,19 @@ class Writer:
                     _attempt(connection, job)
                 after = self._committed(connection)
         except SQLAlchemyError as cause:
-            self.fault = translate(cause, self._path)
-            for job in group:
-                job.error = self.fault
-                job.error.__cause__ = cause
+            self._fail(group, translate(cause, self._path), cause)
+            return None
+        except Exception as cause:  # noqa: BLE001 - the boundary of a group: were this thread to end, all writes would hang
+            self._fail(group, StoreUnavailable("the store failed", why=type(cause).__name__, fix=_REPORT), cause)
             return None
         self.fault = None
         return after
+
+    def _fail(self, group: list[_Job], error: StoreError, cause: BaseException) -> None:
+        error.__cause__ = cause
+        self.fault = error
+        for job in group:
+            job.error = error
 
 
 def _attempt(connection: Connection, job: _Job) -> None:

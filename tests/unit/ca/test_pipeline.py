@@ -12,21 +12,22 @@ import pytest
 from cryptography import x509
 
 from livery.errors import Kind, LiveryError
+from livery.identity import SpiffeId
 from livery_ca.certificates.lint import LintRefused
 from livery_ca.certificates.profile import Profile
 from livery_ca.issuance.errors import AlreadyRedeemed, ClockBehind, IssuerClosed, NotSound
 from livery_ca.issuance.journal import Journalled
 from livery_ca.issuance.pipeline import STEPS
 from livery_ca.issuance.prepare import Linted
-from livery_ca.issuance.request import Issued, Refused
+from livery_ca.issuance.request import Issued, IssueRequest, Refused
 from livery_ca.keys import KeyStoreUnavailable
 from livery_ca.ledger import merkle
-from livery_ca.model import AuthorityKind, Node, Outcome
-from livery_ca.store.errors import JournalConflict, NodeBanned, StoreFull
-from livery_ca.store.writes import AttestNode, Write
+from livery_ca.model import AuthorityKind, JoinToken, Node, Outcome
+from livery_ca.store.errors import JournalConflict, NodeBanned, StoreFull, TokenUsed
+from livery_ca.store.writes import AttestNode, SpendToken, Write
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.key_store import FakeKeyStore
-from tests.unit.ca.house import House, house, workload
+from tests.unit.ca.house import TD, House, house, workload
 
 
 def metric(ca: House, line: str) -> bool:
@@ -192,6 +193,33 @@ async def test_extra_writes_stand_with_the_record_or_fall_with_it(ca: House) -> 
     assert isinstance(refused(banned), NodeBanned)
     assert isinstance(other, Issued)
     assert await outcomes(ca) == [Outcome.ISSUED, Outcome.WITHHELD, Outcome.ISSUED]
+
+
+async def test_of_fifty_keys_that_use_one_join_token_at_once_exactly_one_gets_in_and_may_repeat(ca: House) -> None:
+    """Hazard 15: every one of them is signed, one is recorded and handed out, the others are withheld."""
+    await ca.store.tokens.create(JoinToken("one-token", START + timedelta(hours=1)))
+    agent = SpiffeId.of(TD, "/spire/agent/join_token/one-token")
+
+    def join(key_hash: bytes) -> IssueRequest:
+        def on_record(issued: Issued) -> tuple[Write, ...]:
+            node = Node(agent, "join_token", str(issued.serial), issued.not_after, can_reattest=False)
+            return SpendToken("one-token", key_hash, START), AttestNode(node)
+
+        return workload(profile=Profile.AGENT, spiffe_id=agent, on_record=on_record)
+
+    keys = [bytes([i]) * 32 for i in range(50)]
+    answers = [a for (a,) in await asyncio.gather(*(ca.issuer.issue([join(key)]) for key in keys))]
+    winners = [(key, a) for key, a in zip(keys, answers, strict=True) if isinstance(a, Issued)]
+    assert len(winners) == 1
+    assert all(isinstance(a.error, TokenUsed) for a in answers if isinstance(a, Refused))
+    key, first = winners[0]
+    node = await ca.store.nodes.get(agent)
+    assert node is not None
+    assert node.serial == str(first.serial)
+    (again,) = await ca.issue(join(key))
+    node = await ca.store.nodes.get(agent)
+    assert node is not None
+    assert node.serial == str(again.serial)
 
 
 async def test_a_callers_broken_record_is_its_own_fault(ca: House) -> None:

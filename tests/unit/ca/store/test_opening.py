@@ -12,6 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import insert
+from sqlalchemy.exc import OperationalError
 
 from livery.errors import LiveryError
 from livery.runtime.files import FileNotWritten, StateLocked
@@ -20,10 +21,13 @@ from livery_ca.store.errors import (
     EntryIdTaken,
     StoreClosed,
     StoreCorrupt,
+    StoreError,
     StoreFull,
     StoreLocked,
     StoreNewer,
+    StoreUnavailable,
     StoreUnwritable,
+    translate,
 )
 from tests.fakes.clock import FakeClock
 from tests.unit.ca.store.values import entry
@@ -242,6 +246,47 @@ async def test_the_migrations_make_exactly_the_schema(store: Store) -> None:
         return compare_metadata(MigrationContext.configure(connection), schema.metadata)  # type: ignore[arg-type]
 
     assert await store._database.write(difference) == []
+
+
+async def test_a_fault_of_ours_fails_its_group_and_the_writer_lives_on(store: Store) -> None:
+    """Were its thread to end, every write from then on would wait for ever."""
+    committing = store.changes.committing
+
+    def broken(_: object) -> None:
+        store._database._writer._committed = committing
+        raise ZeroDivisionError
+
+    store._database._writer._committed = broken
+    with pytest.raises(StoreUnavailable) as refusal:
+        await store.entries.create(entry("a"))
+    assert_helpful(refusal.value)
+    assert await store.entries.get("a") is None
+    await store.entries.create(entry("a"))
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (sqlite3.SQLITE_FULL, StoreFull),
+        (sqlite3.SQLITE_READONLY, StoreUnwritable),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, StoreUnwritable),
+        (sqlite3.SQLITE_CANTOPEN, StoreUnwritable),
+        (sqlite3.SQLITE_BUSY, StoreLocked),
+        (sqlite3.SQLITE_CORRUPT, StoreCorrupt),
+        (sqlite3.SQLITE_NOTADB, StoreCorrupt),
+        (sqlite3.SQLITE_IOERR_FSYNC, StoreUnavailable),
+        (None, StoreUnavailable),
+    ],
+)
+def test_each_error_of_the_driver_is_said_in_our_words(code: int | None, expected: type[StoreError]) -> None:
+    """By SQLite's result code, extended ones included, since its texts change."""
+    original = sqlite3.OperationalError("told by the driver")
+    if code is not None:
+        original.sqlite_errorcode = code
+    error = translate(OperationalError("SELECT 1", {"secret": "s"}, original), Path("/state/ca.sqlite"))
+    assert type(error) is expected
+    assert error.why == "told by the driver"
+    assert_helpful(error)
 
 
 async def test_a_copy_of_the_file_is_a_backup(store: Store, store_path: Path, tmp_path: Path, clock: FakeClock) -> None:
