@@ -44,6 +44,11 @@ class Reply:
         """The body as JSON."""
         return json.loads(self.body)
 
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode()
+
 
 @dataclass(frozen=True)
 class Asker:

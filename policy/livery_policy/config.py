@@ -29,10 +29,11 @@ def _spiffe_id(text: str) -> str:
 
 
 def _https_url(url: str) -> str:
-    """AuthZEN 9.1: https, and no query or fragment."""
+    """AuthZEN 9.1.1: https, and no query or fragment. No path either: 9.2.1 would have the metadata elsewhere."""
     parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.netloc or "?" in url or "#" in url or parts.username is not None:
-        raise ValueError("write it as https://host:port or https://host:port/path, without query or fragment")
+    is_plain = parts.path in {"", "/"} and "?" not in url and "#" not in url and parts.username is None
+    if parts.scheme != "https" or not parts.netloc or not is_plain:
+        raise ValueError("write it as https://host:port, without path, query or fragment")
     return url.rstrip("/")
 
 

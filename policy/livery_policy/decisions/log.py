@@ -8,15 +8,15 @@ that cannot be written is counted and lost; the decision stands (the audit log i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
-from livery.runtime.redaction import MAX_TEXT, redact, redact_text
 from livery_policy.decisions.record import DecisionRecord
 from livery_policy.errors import UnknownDecision
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Written(StrEnum):
@@ -70,15 +70,6 @@ class DecisionLog:
     def _write(self, record: DecisionRecord) -> None:
         assert self._sink is not None
         try:
-            self._sink.write_line(line(record.as_dict()))
+            self._sink.write_line(_encode(record.as_dict()).decode())
         except (OSError, ValueError):
             self.lost += 1
-
-
-def line(fields: dict[str, object]) -> str:
-    """One line of JSON without secrets: searched as a whole, which costs a fifth of searching each field."""
-    text = _ENCODE(fields).decode()
-    return redact_text(text) if len(text) <= MAX_TEXT else _ENCODE(redact(fields)).decode()
-
-
-_ENCODE: Callable[[object], bytes] = msgspec.json.Encoder().encode

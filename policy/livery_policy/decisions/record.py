@@ -3,8 +3,7 @@
 Owns: `DecisionRecord` and its plain-data form. Does not own: where it is kept or written (`log`).
 
 Invariants: of a call, a record shows the parties, the action, and the path or the port; never the query, headers or
-claims, which may hold anything. Texts that came from outside are cut, and secrets that look like one are taken out
-when the record is written.
+claims, which may hold anything. Texts that came from outside are cut, and what looks like a secret in them is hidden.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
+from livery.runtime.redaction import redact_text
 from livery_policy.model.calls import Call
 from livery_policy.model.decision import Decision, NearMiss
 
@@ -37,21 +38,21 @@ class DecisionRecord:
             "id": decision.id,
             "outcome": str(decision.outcome),
             "reason": str(decision.reason),
-            "principal": shortened(call.principal),
-            "action": shortened(call.action),
-            "resource": shortened(call.resource),
+            "principal": outside(call.principal),
+            "action": outside(call.action),
+            "resource": outside(call.resource),
             **_target(call.context),
             "policies": list(decision.policies),
             "version": decision.version.as_dict() if decision.version is not None else None,
-            "detail": shortened(decision.detail),
+            "detail": outside(decision.detail),
             "asked_by": self.asked_by,
         }
         if decision.nearest:
             found["nearest"] = [near_miss(miss) for miss in decision.nearest]
         if decision.errors:
-            found["errors"] = [shortened(error) for error in decision.errors[:10]]
+            found["errors"] = [outside(error) for error in decision.errors[:10]]
         if decision.dropped:
-            found["dropped"] = list(decision.dropped)
+            found["dropped"] = [outside(name) for name in decision.dropped]
         return found
 
 
@@ -60,16 +61,19 @@ def near_miss(miss: NearMiss) -> dict[str, object]:
     return {"policy": miss.policy, "where": miss.where, "failed": list(miss.failed), "held": miss.held}
 
 
-def shortened(text: object) -> str:
-    """A text from outside, cut to a bound."""
-    shown = str(text)
-    return shown if len(shown) <= _MAX_TEXT else f"{shown[:_MAX_TEXT]}…"
+@lru_cache(maxsize=4096)
+def outside(text: str) -> str:
+    """A text that came from outside: cut to a bound, without what looks like a secret. Callers repeat themselves."""
+    shown = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
+    if not shown.isascii():
+        shown = shown.encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair fits in no line
+    return redact_text(shown)
 
 
 def _target(context: Mapping[str, object]) -> dict[str, object]:
     for family in ("http", "grpc"):
         inner = context.get(family)
         if isinstance(inner, Mapping) and isinstance(inner.get("path"), str):
-            return {"path": shortened(inner["path"])}
+            return {"path": outside(inner["path"])}
     port = context.get("port")
     return {"port": port} if type(port) is int and abs(port) < 2**31 else {}

@@ -32,6 +32,8 @@ METADATA = "/.well-known/authzen-configuration"
 PATHS = frozenset({EVALUATION, EVALUATIONS, METADATA})
 _BREATHE = 16  # decisions of a batch between two breaths of the event loop
 _JSON = (b"content-type", b"application/json")
+# 10.1.2 wants "an error message string", and 10.1.1 an object at the top of every JSON body: so it is no JSON.
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _NO_STORE = (b"cache-control", b"no-store")
 
 Headers = list[tuple[bytes, bytes]]
@@ -82,7 +84,7 @@ class AuthzenDoor:
         try:
             status, headers, body = await self._serve(scope, receive)
         except _Refused as e:
-            status, headers, body = e.status, [_JSON, _NO_STORE, *e.headers], _encode(str(e))
+            status, headers, body = e.status, [_TEXT, _NO_STORE, *e.headers], str(e).encode()
         await _answer(send, status, headers + echo, body)
 
     async def _serve(self, scope: Scope, receive: Receive) -> tuple[HTTPStatus, Headers, bytes]:

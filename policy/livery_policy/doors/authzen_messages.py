@@ -1,4 +1,4 @@
-"""AuthZEN's messages (Authorization API 1.0, sections 5 to 7) as our calls and back.
+"""AuthZEN's messages (Authorization API 1.0, sections 5 to 7 and 9) as our calls and back.
 
 Owns: which members are read, which are required, and the form of an answer. Does not own: HTTP (`authzen`), and what a
 context may hold (`model.calls`): that is decided with the call.

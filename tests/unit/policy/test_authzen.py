@@ -127,8 +127,8 @@ async def test_AZ_3_the_top_level_is_an_object(door: Door, document: object) -> 
 async def test_AZ_4_a_missing_or_mistyped_attribute_is_400_with_a_message(door: Door, changes: dict[str, Any]) -> None:
     reply = await door.local.post(EVALUATION, question(**changes))
     assert reply.status == 400
-    assert isinstance(reply.json, str)
-    assert next(iter(changes)) in reply.json
+    assert reply.headers["content-type"].startswith("text/plain")
+    assert next(iter(changes)) in reply.text
 
 
 async def test_AZ_4_a_null_is_no_object(door: Door) -> None:
@@ -275,7 +275,7 @@ async def test_AZ_9_the_answer_to_a_batch_has_no_decision_of_its_own(door: Door)
 # AZ-10 to AZ-12 are about searches, which are not served: the metadata says so.
 
 
-async def test_AZ_10_to_12_searches_are_not_offered(door: Door) -> None:
+async def test_AZ_10_AZ_11_AZ_12_searches_are_not_offered(door: Door) -> None:
     assert not [name for name in (await door.local("GET", METADATA)).json if name.startswith("search")]
 
 
@@ -304,7 +304,7 @@ async def test_AZ_14_without_credentials_it_is_401_with_a_challenge(door: Door) 
     reply = await door.as_(ANONYMOUS).post(EVALUATION, question())
     assert reply.status == 401
     assert "www-authenticate" in reply.headers
-    assert isinstance(reply.json, str)
+    assert "certificate" in reply.text
 
 
 async def test_AZ_14_a_request_that_came_by_no_server_of_ours_is_401(door: Door) -> None:
@@ -317,7 +317,7 @@ async def test_AZ_14_a_request_that_came_by_no_server_of_ours_is_401(door: Door)
 async def test_AZ_14_who_is_known_and_not_admitted_is_403(door: Door, peer: Any) -> None:
     """The list is the list: it does not name root, so root is not admitted."""
     reply = await door.as_(peer).post(EVALUATION, question())
-    assert (reply.status, isinstance(reply.json, str)) == (403, True)
+    assert (reply.status, reply.text[:20]) == (403, "you are not admitted")
 
 
 async def test_AZ_14_who_is_admitted_by_spiffe_id_may_ask_about_anybody(door: Door) -> None:
@@ -368,12 +368,12 @@ def nested(depth: int) -> bytes:
 )
 async def test_AZ_14_json_that_two_readers_could_read_differently_is_400(door: Door, body: bytes) -> None:
     reply = await door.local.post(EVALUATION, body)
-    assert (reply.status, isinstance(reply.json, str)) == (400, True)
+    assert (reply.status, reply.text.startswith("the body")) == (400, True)
 
 
 async def test_AZ_14_a_duplicate_name_is_refused_even_where_nobody_looks(door: Door) -> None:
     body = json.dumps(question()).encode()[:-1] + b',"future":[{"a":{"b":1,"b":2}}]}'
-    assert (await door.local.post(EVALUATION, body)).json == "the body has an object with one name twice"
+    assert (await door.local.post(EVALUATION, body)).text == "the body has an object with one name twice"
 
 
 async def test_AZ_14_colons_and_brackets_in_strings_are_only_text(door: Door) -> None:
@@ -385,7 +385,7 @@ async def test_AZ_14_a_body_over_the_limit_is_413_however_it_comes(door: Door) -
     part = b" " * 40_000
     for body in (part + part, [part, part]):
         reply = await door.local("POST", EVALUATION, body, [("content-type", "application/json")])
-        assert (reply.status, isinstance(reply.json, str)) == (413, True)
+        assert (reply.status, reply.text.startswith("the body")) == (413, True)
 
 
 async def test_a_body_in_parts_is_one_body(door: Door) -> None:

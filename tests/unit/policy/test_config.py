@@ -33,6 +33,7 @@ def test_every_setting_has_a_default_but_for_none() -> None:
         ('public_url = "http://a.test"', "https://host:port"),
         ('public_url = "https://a.test?x"', "https://host:port"),
         ('public_url = "https://u@a.test"', "https://host:port"),
+        ('public_url = "https://a.test/tenant1"', "https://host:port"),
         ("listen_port = 70000", "livery.toml:2"),
         ('max_body = "10B"', "livery.toml:2"),
         ("reload_interval = 5", "write a duration with its unit"),

@@ -94,6 +94,12 @@ def test_texts_of_any_length_and_kind_make_one_line_of_bounded_length() -> None:
     assert json.loads(made.sink.lines[-1])["reason"] == "bad_subject"
 
 
+def test_half_a_surrogate_pair_does_not_cost_the_line() -> None:
+    made = Point(READ_ITEMS)
+    made.point.decide(Call("\ud800", "GET", INVENTORY, {}), "pep")
+    assert (made.sink.last["principal"], made.log.lost) == ("\\ud800", 0)
+
+
 @pytest.mark.parametrize(("written", "count"), [(Written.ALL, 2), (Written.DENIED, 1), (Written.NONE, 0)])
 def test_which_decisions_get_a_line_is_configured(written: Written, count: int) -> None:
     made = Point(READ_ITEMS, written=written)
