@@ -67,7 +67,8 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 
 
 def test_the_map_of_readme_names_folders_that_exist() -> None:
-    (picture,) = [block for block in re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    (picture,) = [text for language, text in blocks if not language]
     folders = [line.split()[0] for line in picture.splitlines() if line and not line.startswith(" ")]
     assert len(folders) >= 8
     assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
