@@ -94,6 +94,7 @@ class _Memory:
 
     entries: dict[str, Entry] = field(default_factory=dict)
     refused: NodeRefused | None = None
+    saved: TrustBundle | None = None  # as it is on disk
     hanging: bool = False  # our own SVID hangs on an authority that is tainted or gone
 
 
@@ -203,6 +204,7 @@ class Keeper:
         bundles = BundleMap.of(bundle, *(b for b in federated if b.trust_domain != td))
         self._publish(replace(self._snapshot, identities=identities, bundles=bundles, synced=True))
         self._p.status.synced_at = self._p.clock.now()
+        await self._save(bundle)
         await self._acknowledge(bundle)
 
     async def _federated(self, entries: Sequence[Entry]) -> list[TrustBundle]:
@@ -221,15 +223,20 @@ class Keeper:
         return [b for b in await asyncio.gather(*(fetch(td) for td in wanted)) if b is not None]
 
     async def _take_bundle(self, bundle: TrustBundle) -> tuple[Identity, ...]:
-        """Keep a changed bundle on disk; returns the identities, those marked that hang on what it taints or drops."""
+        """Look at what a changed bundle means; returns the identities, those marked that hang on what it drops."""
         before, held = self._snapshot.bundle, self._snapshot.identities
         if bundle == before:
             return held
-        await self._p.seal.save_bundle(bundle)
         self._p.jwt_svids.forget(withdrawn_keys(before, bundle))
         own, now = self._p.node.svid, self._p.clock.now()
         self._memory.hanging = own is not None and outlives_its_authority(own, bundle, now)
         return await asyncio.to_thread(lambda: tuple(_replaced_early(i, bundle, now) for i in held))
+
+    async def _save(self, bundle: TrustBundle) -> None:
+        """Keep a changed bundle on disk; after it is in use, since a full disk is no reason to trust the old one."""
+        if bundle != self._memory.saved:
+            await self._p.seal.save_bundle(bundle)
+            self._memory.saved = bundle
 
     async def _acknowledge(self, bundle: TrustBundle) -> None:
         sequence = bundle.sequence or 0

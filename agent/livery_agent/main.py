@@ -38,6 +38,7 @@ from livery_agent.doors.admin import AdminDoor
 from livery_agent.doors.health import Health
 from livery_agent.doors.streams import Streams
 from livery_agent.doors.workload_api import DoorParts, WorkloadApi
+from livery_agent.errors import UnusableConfig
 from livery_agent.inspection import Scene
 from livery_agent.jwt_svids import JwtSvids
 from livery_agent.keeper import Keeper, KeeperParts, Terms
@@ -52,7 +53,7 @@ from livery_agent.upstream import Upstream
 CA_PATH = "/spire/server"
 MAX_ANSWER = 64 * 1024 * 1024  # bytes: a page of entries, a bundle
 MAX_REQUEST = 256 * 1024  # bytes: a token and its audience
-STOP_GRACE = 2.0  # seconds for calls of the Workload API; streams would stay for ever
+STOP_GRACE = 1.0  # seconds for calls of the Workload API; streams would stay for ever
 FIRST_STEP = 15.0  # seconds that the first attempt may hold up the word that we are ready
 
 OnReady = Callable[[Mapping[str, object]], None]
@@ -264,7 +265,12 @@ def _is_ours(uid: int) -> bool:
 
 def _reachable_parent(socket: Path) -> None:
     """Make the directory of a socket, if it is not there: others may pass through it and not look around."""
-    socket.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    try:
+        socket.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    except OSError as cause:
+        what = f"the directory of {socket} cannot be made"
+        fix = f"make {socket.parent} for user {os.geteuid()}, or choose another path"
+        raise UnusableConfig(what, why=cause.strerror or "", fix=fix) from cause
 
 
 def node_attestor(config: AgentConfig) -> NodeAttestor:

@@ -74,8 +74,12 @@ class Node:
     async def resume(self) -> bool:
         """Take up the identity on disk, if there is one that is still valid; whether there was."""
         self._state = self._parts.seal.load()
-        node = self._state.node
-        if node is None or node.renewal.is_over(self._parts.clock.now()):
+        node, now = self._state.node, self._parts.clock.now()
+        if node is None:
+            return False
+        if node.renewal.is_over(now):
+            ended = node.renewal.expires_at.isoformat()
+            log.warning("this node's identity has ended, by this node's clock", ended_at=ended, now=now.isoformat())
             return False
         await self._parts.connection.swap(node.svid)
         log.info("resumed this node's identity", spiffe_id=str(node.svid.id), until=node.renewal.expires_at.isoformat())

@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import grpc.aio
-import structlog
 
 from livery.identity import IdentityError, TrustDomain
+from livery.runtime.logging import get_logger
 from livery.runtime.spire_types import selector_from_wire, spiffe_id_from_wire
 from livery.wire import entry_api, types_api
 from livery_agent.entry import Entry, with_served_hint
 from livery_agent.errors import CaAnswerUnusable
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 # What SPIRE's agents ask for. What only shapes the certificate (TTLs, DNS names) stays at the CA.
 MASK = types_api.EntryMask(

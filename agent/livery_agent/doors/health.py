@@ -10,6 +10,7 @@ whose CA goes away later stays ready, because it keeps serving.
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
@@ -57,11 +58,12 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         if request.service not in ("", WORKLOAD_API):
             await _write(context, health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN))
         sent = None
-        async for snapshot in self._snapshots.follow():
-            answer = _status(snapshot)
-            if answer != sent and request.service in ("", WORKLOAD_API):
-                await _write(context, answer)
-                sent = answer
+        async with aclosing(self._snapshots.follow()) as following:
+            async for snapshot in following:
+                answer = _status(snapshot)
+                if answer != sent and request.service in ("", WORKLOAD_API):
+                    await _write(context, answer)
+                    sent = answer
 
 
 def _write(context: Context, message: Any) -> Awaitable[None]:

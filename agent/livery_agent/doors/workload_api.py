@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn, TypeVar, cast
@@ -209,18 +210,19 @@ class WorkloadApi:
         workload = await self._attest(context)
         sent: A | None = None
         with self._p.streams.place(workload.process.uid):
-            async for snapshot in self._p.snapshots.follow():
-                match decide(snapshot, workload):
-                    case Denied():
-                        self._refuse(workload)
-                    case NotNow(why) if sent is None:
-                        raise NotAvailable("no identity at the moment", why=why)
-                    case Pending() | NotNow():
-                        continue  # silent, and open: the client keeps what it has
-                    case answer if answer != sent:
-                        require_same(workload.process)
-                        await self._write(context, render(workload, answer))
-                        sent = answer
+            async with aclosing(self._p.snapshots.follow()) as following:
+                async for snapshot in following:
+                    match decide(snapshot, workload):
+                        case Denied():
+                            self._refuse(workload)
+                        case NotNow(why) if sent is None:
+                            raise NotAvailable("no identity at the moment", why=why)
+                        case Pending() | NotNow():
+                            continue  # silent, and open: the client keeps what it has
+                        case answer if answer != sent:
+                            require_same(workload.process)
+                            await self._write(context, render(workload, answer))
+                            sent = answer
 
     async def _write(self, context: Context, message: Message) -> None:
         try:

@@ -540,3 +540,23 @@ def _verify_all(here: Insides, snapshot: Snapshot) -> None:
     for identity in snapshot.identities:
         if identity.svid is not None and snapshot.bundle is not None:
             verify_x509(identity.svid.chain, BundleMap.of(snapshot.bundle), here.clock.now())
+
+
+async def test_a_bundle_that_cannot_be_saved_is_used_all_the_same_and_saved_later():
+    async with insides(entry("a")) as here:
+        save = here.seal.save_bundle
+
+        async def full(_: object) -> None:
+            raise StorageFull("no room to write the bundle")
+
+        here.seal.save_bundle = full  # type: ignore[method-assign, assignment]
+        here.ca.rotate()
+        here.ca.add(entry("b"))
+        await here.pass_time(INTERVAL)
+        assert here.snapshots.current.bundle == here.ca.bundle
+        assert here.svid("b") is not None
+        assert here.status.acknowledged == 1, "the CA must not count on what a restart would undo"
+        here.seal.save_bundle = save  # type: ignore[method-assign]
+        await here.pass_time(timedelta(minutes=1))
+        assert here.seal.load_bundle().sequence == 2  # type: ignore[union-attr]
+        assert here.status.acknowledged == 2

@@ -18,7 +18,7 @@ import pytest
 from livery.identity import Selector
 from livery.runtime.clock import SystemClock
 from livery_agent.attest.workload import WorkloadAttestation
-from livery_agent.attest.workload.unix import ProgramHashes, UnixAttestor
+from livery_agent.attest.workload.unix import Credentials, ProgramHashes, UnixAttestor
 from livery_agent.errors import WorkloadChanged, WorkloadUnattested
 from tests.fakes.clock import FakeClock
 from tests.fakes.processes import Peer, connected
@@ -117,6 +117,20 @@ async def test_hazard_13_a_parent_that_left_its_connection_to_a_child_is_not_des
     with pytest.raises(WorkloadChanged):
         await attestor.attest(peer.process)
     os.kill(child, 9)
+
+
+async def test_hazard_13_a_process_that_ends_while_it_is_looked_at_is_not_described(peer: Peer):
+    """What was read of /proc before may be of this process, and what was read after of its number's next holder."""
+
+    class Interrupted(UnixAttestor):
+        def _pairs(self, pid: int, credentials: Credentials) -> Iterator[tuple[str, str | None]]:
+            yield from super()._pairs(pid, credentials)
+            peer.end()
+
+    attestor = Interrupted(0, SystemClock())
+    with pytest.raises(WorkloadChanged):
+        await attestor.attest(peer.process)
+    attestor.close()
 
 
 async def test_a_program_that_was_replaced_on_disk_has_a_hash_and_no_path(attestor: UnixAttestor, tmp_path: Path):

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-import structlog
-
 from livery.errors import LiveryError
 from livery.identity import Selector
 from livery.runtime.caller import PeerProcess
+from livery.runtime.logging import get_logger
 from livery_agent.errors import WorkloadChanged, WorkloadUnattested
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class WorkloadAttestor(Protocol):
