@@ -21,11 +21,12 @@ lint: install-dev  ## style, types, architecture, generated code
 	$(BIN)/lint-imports
 	$(BIN)/python core/proto/generate.py --check
 
-check: install-dev  ## every test, with coverage
+check: install-dev  ## every test; coverage of all but e2e and faults, which run as a user would
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest -n 2 --dist loadfile tests/unit tests/properties tests/integration
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+	$(BIN)/pytest tests/e2e tests/faults tests/bench
 
 e2e-unprivileged: install-dev  ## the e2e tests once more, as a user without rights (when run as root)
 	$(BIN)/python tests/e2e/unprivileged.py

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from livery.errors import Kind, LiveryError
 
 if TYPE_CHECKING:
-    from livery_policy.engine.findings import Finding
+    from livery_policy.findings import Finding
 
 
 class PolicyError(LiveryError):

@@ -15,10 +15,10 @@ from livery_policy.bundles.directory import read_directory, read_file
 from livery_policy.decisions.record import DecisionRecord
 from livery_policy.engine.compiling import compile_policies
 from livery_policy.engine.decide import Engine
-from livery_policy.engine.findings import Finding
 from livery_policy.engine.source import PolicyFile
 from livery_policy.errors import InvalidPolicies
 from livery_policy.explanation import sentences
+from livery_policy.findings import Finding
 from livery_policy.model.calls import Call, Peer
 from livery_policy.model.decision import Decision
 from livery_policy.model.vocabulary import Vocabulary

@@ -24,9 +24,9 @@ from livery_policy.decisions.point import DecisionPoint
 from livery_policy.engine.cache import DecisionCache
 from livery_policy.engine.compiling import CompiledSet, compile_policies
 from livery_policy.engine.decide import Engine
-from livery_policy.engine.findings import Finding
 from livery_policy.engine.source import PolicyFile
 from livery_policy.errors import InvalidPolicies, PolicyError, UnreadablePolicies
+from livery_policy.findings import Finding
 from livery_policy.model.decision import PolicyVersion
 from livery_policy.model.vocabulary import Vocabulary
 

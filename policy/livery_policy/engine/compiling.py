@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from livery_policy import cedar
 from livery_policy.cedar import pst
 from livery_policy.engine import clauses, lint, source
-from livery_policy.engine.findings import Finding, Severity
 from livery_policy.engine.source import PolicyFile, Statement
 from livery_policy.errors import InvalidPolicies
+from livery_policy.findings import Finding, Severity
 from livery_policy.model.context import Known, known_attributes
 from livery_policy.model.decision import PolicyVersion
 from livery_policy.model.vocabulary import Vocabulary

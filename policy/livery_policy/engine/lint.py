@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from livery.identity import IdentityError, SpiffeId, TrustDomain
 from livery_policy.cedar import pst
 from livery_policy.engine.clauses import ANY, Key, Mention, mentions
-from livery_policy.engine.findings import Severity
+from livery_policy.findings import Severity
 from livery_policy.model.context import Known
 from livery_policy.model.entities import PATH_PREFIX, SERVICE, TRUST_DOMAIN, WORKLOAD
 
