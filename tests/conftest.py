@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 
 import pytest
 
 from tests.leaks import leaks
+
+# grpc's handlers of fork() crash the child of a process that has used grpc; ours only ever start other programs. It is
+# read at grpc's first use, which is after this.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 _CAPTURED = pytest.StashKey[list[str]]()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.running import Up
+from tests.e2e.workloads import admit
 
 
 @pytest.fixture
@@ -25,9 +28,23 @@ def start_up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
         up.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One running `livery up` for the tests of a module, with short-lived SVIDs."""
-    running = Up(tmp_path_factory.mktemp("up") / "state", ("--svid-ttl", "20s")).start()
-    yield running
-    running.stop()
+    """One running `livery up`, shared by all tests that only use it, with short-lived SVIDs.
+
+    Its directory can be entered by every user, as one in /run can; pytest's own cannot. When the run is over, what it
+    wrote moves to where the search for secrets in logs looks.
+    """
+    with tempfile.TemporaryDirectory(prefix="livery-e2e-") as directory:
+        Path(directory).chmod(0o711)
+        running = Up(Path(directory) / "state", ("--svid-ttl", "20s", "--rate", "20")).start()
+        yield running
+        running.stop()
+        kept = tmp_path_factory.mktemp("up") / "state"
+        shutil.copytree(running.state, kept, ignore=shutil.ignore_patterns("services", "run"))
+
+
+@pytest.fixture(scope="session")
+def tester(up: Up) -> str:
+    """The ID that the program which runs the tests has in the shared run."""
+    return admit(up, "/tester")
