@@ -1,0 +1,1 @@
+"""What breaks: processes killed, clocks wrong. Each test says what must be whole afterwards."""
