@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from livery.identity import TrustDomain
 from livery.runtime.audit import Audit
@@ -26,7 +27,10 @@ from livery_ca.issuance.workers import Workers
 from livery_ca.keys.disk import DiskKeyStore
 from livery_ca.server_svid import ServerIdentity, ServerSettings
 from livery_ca.store import Store
+from livery_ca.store.errors import StoreMissing
 from livery_ca.upstreams.self_signed import SelfSigned
+
+_DATABASE, _KEYS = "ca.sqlite", "keys"  # in the state directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ class Engine:
 @asynccontextmanager
 async def opened(config: CaConfig, around: Surroundings) -> AsyncIterator[Engine]:
     """A started engine. Raises why it cannot start; what was opened by then is closed again."""
-    store = await Store.open(config.state_dir / "ca.sqlite", clock=around.clock)
+    _refuse_keys_without_a_store(config.state_dir)
+    store = await Store.open(config.state_dir / _DATABASE, clock=around.clock)
     workers = Workers()
     issuer: Issuer | None = None
     try:
@@ -69,10 +74,25 @@ async def opened(config: CaConfig, around: Surroundings) -> AsyncIterator[Engine
         await store.close()
 
 
+def _refuse_keys_without_a_store(state: Path) -> None:
+    """Raise `StoreMissing` where a new trust domain would silently take the place of the one whose database is gone.
+
+    A first start makes its database before its first key, so even one that was killed in between is not taken for this.
+    """
+    database, keys = state / _DATABASE, state / _KEYS
+    is_empty = not database.exists() or database.stat().st_size == 0
+    if is_empty and keys.is_dir() and any(keys.iterdir()):
+        raise StoreMissing(
+            f"the database of this CA is gone: {database} is missing or empty",
+            why=f"{keys} holds keys of authorities that only the database can name",
+            fix=f"restore {database} from a backup, or move {state} away to begin a new trust domain",
+        )
+
+
 async def _assembled(config: CaConfig, around: Surroundings, store: Store, workers: Workers) -> Engine:
     clock, metrics, domain = around.clock, around.metrics, TrustDomain(config.trust_domain)
     kek = config.key_encryption_key or config.state_dir / "key-encryption.key"
-    keys = await asyncio.to_thread(DiskKeyStore.open, config.state_dir / "keys", kek)
+    keys = await asyncio.to_thread(DiskKeyStore.open, config.state_dir / _KEYS, kek)
     parts = AuthorityParts(store.authorities, keys, SelfSigned(keys), clock, metrics, around.audit)
     authorities = Authorities(
         parts,

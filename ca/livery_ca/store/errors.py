@@ -59,6 +59,13 @@ class StoreCorrupt(StoreError):
     kind: ClassVar[Kind] = Kind.PRECONDITION
 
 
+class StoreMissing(StoreError):
+    """There is no store, or an empty one, beside keys that only a store can tell the use of."""
+
+    code: ClassVar[str] = "store_missing"
+    kind: ClassVar[Kind] = Kind.PRECONDITION
+
+
 class StoreNewer(StoreError):
     """The store was written by a newer livery; it was left as it is."""
 
