@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from livery_policy.engine.compiling import compile_policies
-from livery_policy.engine.findings import Finding
 from livery_policy.engine.source import PolicyFile, conjuncts, statements
 from livery_policy.errors import InvalidPolicies
+from livery_policy.findings import Finding
 from livery_policy.model.vocabulary import Vocabulary
 from tests.policies import READ_ITEMS, VOCABULARY, compiled
 

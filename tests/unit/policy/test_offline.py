@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from livery_policy.engine.findings import Severity
 from livery_policy.errors import InvalidPolicies, UnreadablePolicies
+from livery_policy.findings import Severity
 from livery_policy.model.vocabulary import Vocabulary
 from livery_policy.offline import Wish, can, check
 from tests.policies import AT, INVENTORY, ORDERS, PERMIT_GET, READ_ITEMS

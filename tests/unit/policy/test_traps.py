@@ -7,9 +7,9 @@ import pytest
 
 from livery_policy import cedar
 from livery_policy.engine.decide import judged
-from livery_policy.engine.findings import Finding
 from livery_policy.engine.slices import Slice, whole
 from livery_policy.errors import InvalidPolicies
+from livery_policy.findings import Finding
 from livery_policy.model.calls import Call, Peer
 from livery_policy.model.decision import Reason
 from tests.policies import AT, EVIL, INVENTORY, ORDERS, PERMIT_GET, compiled, engine, get
