@@ -14,6 +14,8 @@ import asyncio
 from contextlib import suppress
 from typing import ClassVar, Protocol, cast
 
+_ACCEPTING = 5  # turns of the event loop that may lie between a socket's accept and its protocol's `connection_made`
+
 
 class Watcher(Protocol):
     """Who is told about an end: the front door's or the dialer's part in one connection."""
@@ -180,7 +182,12 @@ class Census:
         await self._empty.wait()
 
     async def close(self, patience: float = 0.5) -> None:
-        """Close every end, those that are not gone after `patience` seconds by force, and wait until they are."""
+        """Close every end, those that are not gone after `patience` seconds by force, and wait until they are.
+
+        Call it after the listener is closed: it first lets those report that were accepted a moment before.
+        """
+        for _ in range(_ACCEPTING):
+            await asyncio.sleep(0)
         for end in tuple(self._ends):
             end.close()
         with suppress(TimeoutError):

@@ -46,14 +46,18 @@ class Running:
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
 
     def line(self) -> str:
         return self.process.stdout.readline().strip()
 
     def rest(self) -> tuple[str, str, int]:
-        out, err = self.process.communicate(timeout=20)
-        return out, err, self.process.returncode
+        # Not communicate(), which would lose what `line` has read ahead; both are short, so neither pipe can fill up.
+        out, err = self.process.stdout.read(), self.process.stderr.read()
+        return out, err, self.process.wait(timeout=20)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
