@@ -24,18 +24,19 @@ def test_a_type_with_a_colon_would_read_back_as_another_selector() -> None:
         Selector("unix:uid", "1000")
 
 
-@pytest.mark.parametrize("value", ["a\nb", "a\0", "a\x7f", "a\x1b[31m", "caf\udce9"])
+@pytest.mark.parametrize("value", ["a\nb", "a\0", "a\x7f", "a\x1b[31m", "caf\udce9", "\ud800", "\udfff", "\x1f"])
 def test_control_characters_and_broken_unicode_are_refused(value: str) -> None:
     with pytest.raises(InvalidSelector, match="control character"):
         Selector("unix", value)
 
 
 def test_spaces_and_other_scripts_are_ordinary_text() -> None:
-    assert Selector.parse("unix:path:/opt/Ünïts/a b").value == "path:/opt/Ünïts/a b"
+    assert Selector.parse("unix:path:/opt/Ünïts/a b\ud7ff\ue000").value == "path:/opt/Ünïts/a b\ud7ff\ue000"
 
 
 def test_a_value_is_at_most_as_long_as_a_path_can_be() -> None:
     assert Selector("unix", "x" * 4096)
+    assert Selector("u" * 255, "ä" * 2048)
     for kind, value in [("unix", "x" * 4097), ("unix", "ä" * 2049), ("u" * 256, "x")]:
         with pytest.raises(InvalidSelector, match="longer"):
             Selector(kind, value)

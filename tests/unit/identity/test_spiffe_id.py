@@ -330,6 +330,28 @@ def test_an_id_is_a_member_of_its_own_trust_domain_and_of_no_subdomain_or_parent
     assert not spiffe_id.member_of(EXAMPLE)
 
 
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("example.org/a", "no spiffe:// URI"),
+        ("spiffe:///a", "its trust domain: the name is empty"),
+        (f"spiffe://{'a' * 256}/b", "256 characters are too many"),
+        ("spiffe://Example.org/a", "its trust domain: it holds 'E'"),
+        ("spiffe://example.org/a/", "the path ends with a slash"),
+        ("spiffe://example.org/a//b", "an empty segment"),
+        ("spiffe://example.org/a/../b", "a '.' or '..' segment"),
+        ("spiffe://example.org/./b", "a '.' or '..' segment"),
+        ("spiffe://example.org/a%2f", "the path holds '%'"),
+    ],
+)
+def test_each_refusal_names_the_one_thing_that_is_wrong(uri: str, reason: str) -> None:
+    assert reason in refused(uri).why
+
+
+def test_the_id_of_a_trust_domain_has_no_segments() -> None:
+    assert EXAMPLE.id.segments == ()
+
+
 def test_a_refusal_says_what_is_wrong_and_how_to_write_it_and_stays_short() -> None:
     error = refused("spiffe://example.org/a b")
     assert "' '" in error.why
