@@ -113,7 +113,7 @@ def test_a_trust_domain_is_refused_or_reads_back(text: str) -> None:
     trust_domain = attempt(InvalidTrustDomain, lambda: TrustDomain.parse(text))
     if trust_domain is not None:
         assert str(trust_domain) == text.removeprefix("spiffe://")
-        assert trust_domain == TrustDomain.parse(str(trust_domain.id))
+        assert trust_domain == TrustDomain.parse(str(SpiffeId(trust_domain)))
 
 
 @often

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from livery.identity import JwtSvid, TrustBundle, VerifiedJwtSvid
+from livery.identity import JwtSvid, SpiffeId, TrustBundle, VerifiedJwtSvid
 from livery.wire import workload_api
 from livery_agent.entitlement import Bundles, Identities, Served
 from livery_agent.entry import Entry
@@ -69,4 +69,4 @@ def validated(svid: VerifiedJwtSvid, *, foreign: bool) -> workload_api.ValidateJ
 
 
 def _by_id(bundles: Sequence[TrustBundle], form: Callable[[TrustBundle], bytes]) -> dict[str, bytes]:
-    return {str(bundle.trust_domain.id): form(bundle) for bundle in bundles}
+    return {str(SpiffeId(bundle.trust_domain)): form(bundle) for bundle in bundles}

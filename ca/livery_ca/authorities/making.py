@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 
-from livery.identity import JwtKey, TrustDomain, X509Authority
+from livery.identity import JwtKey, SpiffeId, TrustDomain, X509Authority
 from livery_ca.certificates.algorithm import KeyType
 from livery_ca.keys import KeyStore
 from livery_ca.model import Authority, AuthorityKind, AuthorityState
@@ -90,7 +90,7 @@ def _check(request: CaRequest, minted: MintedCa) -> None:
         fault = "it is not for our key"
     elif not certificate.not_valid_before_utc <= request.at < certificate.not_valid_after_utc:
         fault = "it is not valid now"
-    elif _uris(certificate) not in ([], [str(request.trust_domain.id)]):  # X509-SVID 3.2
+    elif _uris(certificate) not in ([], [str(SpiffeId(request.trust_domain))]):  # X509-SVID 3.2
         fault = "it names another trust domain"
     elif not minted.roots:
         fault = "it came without a root"

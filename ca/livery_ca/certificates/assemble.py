@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from livery.identity import SpiffeId
 from livery_ca.certificates import algorithm, profile
 from livery_ca.certificates.algorithm import Algorithm, PublicKey
 from livery_ca.certificates.profile import CaPlan, LeafPlan
@@ -76,7 +77,7 @@ def draft_leaf(plan: LeafPlan, issuer: SigningParty, keys: ThrowAwayKeys) -> x50
 
 def draft_ca(plan: CaPlan, issuer: SigningParty, keys: ThrowAwayKeys) -> x509.Certificate:
     """The CA certificate as planned, under a throw-away signature."""
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(plan.trust_domain.id))]
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(SpiffeId(plan.trust_domain)))]
     return _draft(plan, issuer, keys, [*_CA_EXTENSIONS, *_own_extensions(plan, issuer, names)])
 
 

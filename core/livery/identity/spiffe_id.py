@@ -26,7 +26,7 @@ _WRITING = "write it like spiffe://example.org/ns/shop/sa/orders"
 
 @dataclass(frozen=True, slots=True, order=True)
 class SpiffeId:
-    """`spiffe://<trust domain><path>`; `path` is empty or begins with a slash."""
+    """`spiffe://<trust domain><path>`; `path` is empty (the trust domain's own ID) or begins with a slash."""
 
     trust_domain: TrustDomain
     path: str = ""

@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from livery.identity.errors import InvalidTrustDomain
-
-if TYPE_CHECKING:
-    from livery.identity.spiffe_id import SpiffeId
 
 SCHEME = "spiffe://"
 MAX_NAME = 255  # bytes: the longest host of RFC 3986 3.2.2
@@ -43,13 +40,6 @@ class TrustDomain:
     def parse(cls, text: str) -> Self:
         """Read `example.org` or `spiffe://example.org`; nothing else (no path, port, user or final slash)."""
         return cls(text.removeprefix(SCHEME))
-
-    @property
-    def id(self) -> SpiffeId:
-        """The trust domain's own SPIFFE ID, `spiffe://example.org`, which has no path."""
-        from livery.identity.spiffe_id import SpiffeId
-
-        return SpiffeId(self)
 
     def __str__(self) -> str:
         return self.name

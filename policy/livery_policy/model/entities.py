@@ -97,7 +97,7 @@ class EntityBook:
 def ancestors(spiffe_id: SpiffeId) -> tuple[Uid, ...]:
     """Its path prefixes, its own path first (`/a/b` is under the prefix `/a/b`), then its trust domain."""
     segments, domain = spiffe_id.segments, spiffe_id.trust_domain
-    found = [(PATH_PREFIX, f"{domain.id}/{'/'.join(segments[:n])}") for n in range(len(segments), 0, -1)]
+    found = [(PATH_PREFIX, f"{SpiffeId(domain)}/{'/'.join(segments[:n])}") for n in range(len(segments), 0, -1)]
     return (*found, (TRUST_DOMAIN, str(domain)))
 
 

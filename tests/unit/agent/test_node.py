@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from livery.identity import SpiffeId
 from livery.runtime.files import FileNotWritten
 from livery_agent.errors import CaAnswerUnusable, CaRefused, CaUnavailable, NotInForce
 from livery_agent.seal import STATE_FILE
@@ -140,7 +141,7 @@ async def test_hazard_24_a_new_svid_that_is_not_valid_at_our_own_time_is_not_tak
 async def test_an_id_that_no_node_has_is_refused():
     async with insides() as here:
         real = here.ca.sign_node
-        here.ca.sign_node = lambda _, csr: real(here.ca.trust_domain.id.of(here.ca.trust_domain, "/orders"), csr)  # type: ignore[method-assign]
+        here.ca.sign_node = lambda _, csr: real(SpiffeId.of(here.ca.trust_domain, "/orders"), csr)  # type: ignore[method-assign]
         with pytest.raises(CaAnswerUnusable, match="no node has"):
             await renew(here)
 

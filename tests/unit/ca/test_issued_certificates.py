@@ -61,7 +61,7 @@ async def test_X509_1_a_leaf_has_exactly_one_uri_san_and_it_is_the_spiffe_id(ca:
 
 
 async def test_X509_3_a_leaf_for_the_trust_domains_own_id_is_refused(ca: House) -> None:
-    error = await refusal(ca, replace(workload(), spiffe_id=TD.id))
+    error = await refusal(ca, replace(workload(), spiffe_id=SpiffeId(TD)))
     assert isinstance(error, LintRefused)
     assert any(finding.startswith("leaf_id_has_a_path") for finding in error.findings)
 

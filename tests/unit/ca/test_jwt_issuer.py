@@ -61,7 +61,7 @@ async def test_JWT_5_the_subject_is_the_spiffe_id_and_never_the_trust_domains_ow
     _, claims = parts((await ca.jwt_issuer.issue(token("/ns/a"))).token)
     assert claims["sub"] == "spiffe://example.org/ns/a"
     with pytest.raises(RequestRefused):
-        await ca.jwt_issuer.issue(replace(token(), spiffe_id=TD.id))
+        await ca.jwt_issuer.issue(replace(token(), spiffe_id=SpiffeId(TD)))
 
 
 async def test_JWT_6_the_audience_is_an_array_of_what_was_asked_for_and_never_empty(ca: House) -> None:

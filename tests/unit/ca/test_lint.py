@@ -217,7 +217,7 @@ LEAF = [
     ("one_uri_names_the_spiffe_id", ext(sans(URI("spiffe://example.org/v")))),
     ("one_uri_names_the_spiffe_id", ext(sans(x509.DNSName("a.example.org")))),
     ("one_uri_names_the_spiffe_id", drop(SAN)),
-    ("leaf_id_has_a_path", plan(spiffe_id=TD.id)),
+    ("leaf_id_has_a_path", plan(spiffe_id=SpiffeId(TD))),
     ("leaf_id_is_of_its_profile", plan(spiffe_id=SpiffeId.of(TD, "/spire/agent/x"))),
     ("leaf_id_is_of_its_profile", plan(profile=Profile.AGENT)),
     ("leaf_id_is_of_its_profile", plan(profile=Profile.SERVER)),

@@ -230,9 +230,9 @@ def test_ID_7_paths_differ_by_case() -> None:
 
 
 def test_ID_8_the_authority_of_a_trust_domain_has_the_id_without_a_path() -> None:
-    assert str(EXAMPLE.id) == "spiffe://example.org"
-    assert EXAMPLE.id.is_root
-    assert EXAMPLE.id.member_of(EXAMPLE)
+    assert str(SpiffeId(EXAMPLE)) == "spiffe://example.org"
+    assert SpiffeId(EXAMPLE).is_root
+    assert SpiffeId(EXAMPLE).member_of(EXAMPLE)
     assert not SpiffeId.parse("spiffe://example.org/a").is_root
 
 
@@ -349,7 +349,7 @@ def test_each_refusal_names_the_one_thing_that_is_wrong(uri: str, reason: str) -
 
 
 def test_the_id_of_a_trust_domain_has_no_segments() -> None:
-    assert EXAMPLE.id.segments == ()
+    assert SpiffeId(EXAMPLE).segments == ()
 
 
 def test_a_refusal_says_what_is_wrong_and_how_to_write_it_and_stays_short() -> None:

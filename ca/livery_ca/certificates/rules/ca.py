@@ -8,6 +8,7 @@ from __future__ import annotations
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
+from livery.identity import SpiffeId
 from livery.identity.certificates import MAX_AUTHORITY_RSA_BITS
 from livery_ca.certificates.draft import Draft
 from livery_ca.certificates.profile import CaPlan
@@ -35,7 +36,7 @@ def extensions_are_the_cas_and_no_others(draft: Draft[CaPlan]) -> str:
 
 def one_uri_names_the_trust_domain(draft: Draft[CaPlan]) -> str:
     """X509-SVID 3.2: a signing certificate is itself an SVID; its ID has no path and is in its own trust domain."""
-    return uri_fault(draft, str(draft.plan.trust_domain.id))
+    return uri_fault(draft, str(SpiffeId(draft.plan.trust_domain)))
 
 
 def ca_is_a_ca(draft: Draft[CaPlan]) -> str:
