@@ -20,6 +20,7 @@ from livery.errors import Kind, LiveryError
 from livery.runtime.clock import Clock
 
 _READY_WITHIN = 30.0  # seconds
+_LAST_WORDS = 2.0  # seconds between giving up on a child and SIGKILL
 _GRACE = 8.0  # seconds between SIGTERM and SIGKILL
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds before a restart
 _STEADY_AFTER = 10.0  # seconds of life after which the pause starts anew
@@ -162,12 +163,19 @@ class Process:
         if "error" not in said and said:
             return dict(said)
         assert self._child is not None
-        if self._child.returncode is None:
-            self._child.kill()
-        code = await self._child.wait()
+        code = await self._ended(self._child)
         error = said.get("error") or {"what": _ending(code)}
         why = f"{error['what']}: {error['why']}" if error.get("why") else str(error["what"])
         raise RoleFailed(f"{name} did not start", why=why, fix=error.get("fix") or f"read {self.command.log}")
+
+
+    async def _ended(self, child: asyncio.subprocess.Process) -> int:
+        """The exit code of a child that will not be ready; it has a moment to log its last words."""
+        try:
+            return await asyncio.wait_for(child.wait(), _LAST_WORDS)
+        except TimeoutError:
+            child.kill()
+            return await child.wait()
 
 
 async def _line(descriptor: int) -> bytes:
