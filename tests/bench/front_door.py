@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -71,11 +71,15 @@ async def front_door(effort: Effort) -> list[Result]:
         unix = result["unary_over_unix_socket_p50"]
         tls = result["unary_over_mtls_p50"]
         return [
-            unix.beside("unary_behind_the_door_over_unix_socket_p50", result["bare_unix"]),
-            tls.beside("unary_behind_the_door_over_mtls_p50", result["bare_tls"]),
+            unix.beside("unary_behind_the_door_over_unix_socket_p50", _named(result["bare_unix"], "unix socket")),
+            tls.beside("unary_behind_the_door_over_mtls_p50", _named(result["bare_tls"], "mTLS")),
             await _memory("idle_unix_connection_memory", ways, effort, _open_unix),
             await _memory("idle_mtls_connection_memory", ways, effort, _open_tls),
         ]
+
+
+def _named(bare: Result, way: str) -> Result:
+    return replace(bare, name=f"grpcio alone, {way}")
 
 
 async def _latencies(ways: Ways, effort: Effort) -> dict[str, Result]:
