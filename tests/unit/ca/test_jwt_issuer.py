@@ -16,7 +16,7 @@ from joserfc.jwk import KeySet
 from sqlalchemy import select
 
 from livery.errors import Kind
-from livery.identity import verify_jwt
+from livery.identity import SpiffeId, verify_jwt
 from livery_ca.authorities import AuthoritySettings
 from livery_ca.certificates.algorithm import KeyType
 from livery_ca.issuance.errors import AuthorityEnding, ClockBehind, NotSound, RequestRefused
