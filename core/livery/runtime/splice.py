@@ -142,7 +142,7 @@ class End(asyncio.Protocol):
         if self._other is not None:
             self._other.let_go()
 
-    def connection_lost(self, _exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's own signature
         """The other end has nobody to talk to any more."""
         self._closing = True
         self._close_other()

@@ -46,7 +46,7 @@ class Vocabulary:
 
     def schema_text(self) -> str:
         """The Cedar schema with these headers and claims in it."""
-        text = resources.files(__package__).joinpath("schema.cedarschema").read_text("utf-8")
+        text = resources.files("livery_policy.model").joinpath("schema.cedarschema").read_text("utf-8")
         headers = "".join(f" {_quoted(n)}?: Set<String>," for n in sorted(self.headers))
         claims = "".join(f", {_quoted(n)}?: Set<String>" for n in sorted(self.claims))
         text = _replaced(text, _HEADERS, f"type Headers = {{{headers} }};")
