@@ -168,7 +168,6 @@ class Process:
         why = f"{error['what']}: {error['why']}" if error.get("why") else str(error["what"])
         raise RoleFailed(f"{name} did not start", why=why, fix=error.get("fix") or f"read {self.command.log}")
 
-
     async def _ended(self, child: asyncio.subprocess.Process) -> int:
         """The exit code of a child that will not be ready; it has a moment to log its last words."""
         try:
