@@ -19,7 +19,7 @@ from typing import ClassVar
 from livery.errors import Kind, LiveryError
 from livery.runtime.clock import Clock
 
-_READY_WITHIN = 30.0  # seconds
+_READY_WITHIN = 60.0  # seconds
 _LAST_WORDS = 2.0  # seconds between giving up on a child and SIGKILL
 _GRACE = 8.0  # seconds between SIGTERM and SIGKILL
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds before a restart
