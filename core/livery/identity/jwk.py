@@ -8,14 +8,14 @@ Invariant: `read_key` gives a key, or None for a kind of key we do not know (RFC
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from livery.identity import base64url
 
 AuthorityKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
@@ -41,7 +41,7 @@ def members(key: AuthorityKey) -> dict[str, str]:
             return {"kty": "EC", "crv": name, "x": _from_int(point.x, width), "y": _from_int(point.y, width)}
         case _:
             raw = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
-            return {"kty": "OKP", "crv": "Ed25519", "x": _encode(raw)}
+            return {"kty": "OKP", "crv": "Ed25519", "x": base64url.encode(raw)}
 
 
 def read_key(jwk: Mapping[str, Any]) -> AuthorityKey | None:
@@ -72,14 +72,10 @@ def _bytes(jwk: Mapping[str, Any], name: str) -> bytes:
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_NUMBER:
         raise BadKey(f"its {name} is missing or too long")
     try:
-        return base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as e:
+        return base64url.decode(value)
+    except ValueError as e:
         raise BadKey(f"its {name} is not base64url") from e
 
 
 def _from_int(number: int, width: int = 0) -> str:
-    return _encode(number.to_bytes(width or (number.bit_length() + 7) // 8, "big"))
-
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return base64url.encode(number.to_bytes(width or (number.bit_length() + 7) // 8, "big"))

@@ -243,11 +243,34 @@ def test_TDB_5_a_malformed_key_of_known_type_and_use_spoils_the_document(change:
     refused({"keys": [{k: v for k, v in {**jwt_entry(), **change}.items() if v is not None}]})
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"x": None}, "its x is missing or too long"),
+        ({"x": ""}, "its x is missing or too long"),
+        ({"x": 1}, "its x is missing or too long"),
+        ({"kty": "RSA", "e": "AQAB", "n": "A" * 4097}, "its n is missing or too long"),
+        ({"kty": "RSA", "e": "AQAB", "n": "A" * 4096}, "its key cannot be read"),
+        ({"x": "!!!!"}, "its x is not base64url"),
+        ({"x": "ab+/"}, "its x is not base64url"),
+        ({"x": "AQAB="}, "its x is not base64url"),
+        ({"x": "AR"}, "its x is not base64url"),
+        ({"x": "ÄÄÄÄ"}, "its x is not base64url"),
+        ({"d": "AAAA"}, "private key"),
+        ({"kid": None}, "no key ID"),
+    ],
+)
+def test_TDB_5_the_refusal_of_a_malformed_key_says_which_member_is_wrong(change: dict[str, Any], reason: str) -> None:
+    entry = {k: v for k, v in {**jwt_entry(), **change}.items() if v is not None}
+    assert reason in refused({"keys": [entry]})
+
+
 def test_TDB_6_every_published_key_has_its_type_and_use_and_nothing_the_standards_do_not_define() -> None:
     defined = {"kty", "use", "kid", "x5c", "n", "e", "crv", "x", "y"}
     bundle = replace(FULL, jwt_authorities=(*FULL.jwt_authorities, JwtKey("rsa", new_key("rsa-2048").public_key())))
     keys = document(bundle)["keys"]
     assert len(keys) == 3
+    assert keys[-1]["e"] == "AQAB"
     for key in keys:
         assert {"kty", "use"} <= key.keys() <= defined
 
@@ -338,6 +361,7 @@ def test_a_number_that_is_none_is_refused(number: bytes) -> None:
 def test_a_document_or_a_key_count_beyond_all_reason_is_refused() -> None:
     assert "bytes" in refused(b" " * (4 * 1024 * 1024 + 1))
     assert "more than 2000" in refused({"keys": [{}] * 2001})
+    assert read({"keys": [{}] * 2000}) == TrustBundle(TD)
 
 
 def test_two_jwt_keys_of_one_id_are_refused() -> None:
