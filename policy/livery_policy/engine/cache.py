@@ -78,7 +78,7 @@ def value_at(context: Mapping[str, object], path: Path) -> object:
     """The value at a path, or `MISSING`."""
     value: object = context
     for name in path:
-        if not isinstance(value, Mapping) or name not in value:
+        if not isinstance(value, (dict, Mapping)) or name not in value:
             return MISSING
         value = value[name]
     return value
@@ -97,7 +97,7 @@ def project(context: Mapping[str, object], paths: Iterable[Path]) -> dict[str, o
 def _copy(source: Mapping[str, object], target: dict[str, object], path: Path) -> None:
     for name in path[:-1]:
         inner = source.get(name)
-        if not isinstance(inner, Mapping):
+        if not isinstance(inner, (dict, Mapping)):
             return
         following = target.setdefault(name, {})
         assert isinstance(following, dict)

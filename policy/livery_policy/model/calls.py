@@ -195,9 +195,9 @@ def _grpc(grpc: dict[str, object]) -> dict[str, object]:
 
 def _with_lower_headers(sent: object, family: str) -> object:
     """Header names in lower case (RFC 9110 5.1): a forbid on a header cannot be spelled around."""
-    inner = sent.get(family) if isinstance(sent, Mapping) else None
-    headers = inner.get("headers") if isinstance(inner, Mapping) else None
-    if not isinstance(headers, Mapping) or all(name.islower() for name in headers):
+    inner = sent.get(family) if isinstance(sent, (dict, Mapping)) else None
+    headers = inner.get("headers") if isinstance(inner, (dict, Mapping)) else None
+    if not isinstance(headers, (dict, Mapping)) or all(name.islower() for name in headers):
         return sent
     lower = {name.lower(): lines for name, lines in headers.items()}
     if len(lower) != len(headers):

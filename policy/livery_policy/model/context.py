@@ -120,7 +120,7 @@ def _names(shape: Shape) -> dict[str, Known | None]:
 
 def read(value: object, shape: Shape, dropped: list[str], where: str = "context") -> dict[str, object]:
     """The known part of a record; the names of the rest are added to `dropped`."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, (dict, Mapping)):
         raise BadContext(f"{where} must be an object, and is {_type(value)}")
     found: dict[str, object] = {}
     for name, item in value.items():
