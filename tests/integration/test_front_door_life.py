@@ -191,9 +191,11 @@ async def test_new_bundles_do_not_cut_an_expired_callers_grace_short(tmp_path):
         room.dial(ca.issue("/a", HOUR), ca.bundle()) as channel,
     ):
         await echo(channel)
-        await clock.run_for(HOUR + timedelta(seconds=5))
+        clock.advance(HOUR + timedelta(seconds=5))
+        await settle()
         await room.door.recheck()
         assert room.reasons == []
+        assert room.door.connections == 1
 
 
 async def test_what_the_door_needs_of_its_identity_failing_is_said_and_mends_itself(tmp_path):

@@ -15,7 +15,6 @@ import os
 import re
 import secrets
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -99,14 +98,13 @@ def sweep(place: Path) -> None:
 def _leftovers(place: Path) -> Iterator[Path]:
     with suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
-            if _OURS.fullmatch(entry.name) and _is_own_directory(entry):
+            if _OURS.fullmatch(entry.name) and _is_own(entry):
                 yield Path(entry.path)
 
 
-def _is_own_directory(entry: os.DirEntry[str]) -> bool:
+def _is_own(entry: os.DirEntry[str]) -> bool:
     with suppress(OSError):
-        status = entry.stat(follow_symlinks=False)
-        return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+        return entry.stat(follow_symlinks=False).st_uid == os.geteuid()
     return False
 
 

@@ -94,8 +94,6 @@ class End(asyncio.Protocol):
         if not self._has_ended_writing and not self.transport.is_closing() and self.transport.can_write_eof():
             self._has_ended_writing = True
             self.transport.write_eof()
-        if self._has_peer_ended:
-            self.close()
 
     def close(self) -> None:
         """Send what is buffered and close; whatever the peer does, the end is gone after `linger`."""
