@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: up test lint check e2e-unprivileged bench system install install-dev wire locks clean
+.PHONY: up test lint check coverage e2e-unprivileged bench system install install-dev wire locks clean
 .DELETE_ON_ERROR:
 
 up: install  ## install, then run CA, agent, policy and two demo services on this machine
@@ -21,12 +21,15 @@ lint: install-dev  ## style, types, architecture, generated code
 	$(BIN)/lint-imports
 	$(BIN)/python core/proto/generate.py --check
 
-check: install-dev  ## every test; coverage of all but e2e and faults, which run as a user would
+check: install-dev  ## every test: the many small ones side by side, then the system as a whole
+	$(BIN)/pytest -n 2 --dist worksteal -q tests/unit tests/properties tests/integration
+	$(BIN)/pytest tests/e2e tests/faults tests/bench
+
+coverage: install-dev  ## what the small tests cover, by line and branch
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 --dist loadfile tests/unit tests/properties tests/integration
+	$(BIN)/coverage run -m pytest -n 2 --dist worksteal -q tests/unit tests/properties tests/integration
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	$(BIN)/pytest tests/e2e tests/faults tests/bench
 
 e2e-unprivileged: install-dev  ## the e2e tests once more, as a user without rights (when run as root)
 	$(BIN)/python tests/e2e/unprivileged.py
