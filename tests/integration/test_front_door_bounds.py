@@ -220,6 +220,47 @@ async def test_a_client_that_never_reads_stops_its_sender_and_nobody_else(tmp_pa
             await room.service.cancelled.wait()  # the connection went, and its call with it
 
 
+async def test_a_mute_peer_is_noticed_and_a_quiet_one_is_not(tmp_path):
+    limits = DoorLimits(connections=64, mute=1.0, mute_timeout=0.5)
+    async with unix_door(tmp_path, limits=limits) as room, room.local() as quiet:
+        await echo(quiet)
+        with ExitStack() as stack:
+            mute = connected(stack, room.door.address)
+            mute.setblocking(True)
+            mute.sendall(http2_call("/test.Echo/Wait", b""))  # and not a word more, not even to a ping
+            await eventually(lambda: room.door.connections == 2)
+            async with asyncio.timeout(PATIENCE):
+                await room.service.cancelled.wait()
+            await eventually(lambda: room.door.connections == 1)
+        connection = room.service.callers[0].connection
+        await echo(quiet)
+        assert room.service.callers[-1].connection == connection
+
+
+async def test_no_call_fails_when_connections_are_too_old(tmp_path):
+    ca = real_ca()
+    limits = DoorLimits(connections=64, connection_age=0.5)
+    async with tls_door(tmp_path, ca, limits=limits) as room, room.dial(ca.issue("/a"), ca.bundle()) as channel:
+        stream = channel.unary_stream("/test.Echo/Wait")(b"")
+        await stream.read()
+        async with asyncio.timeout(PATIENCE):
+            while len({caller.connection for caller in room.service.callers}) < 4:
+                assert await echo(channel) == b"hello"
+        assert not stream.done()  # it outlives the age of its connection
+        stream.cancel()
+
+
+@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", bytes(65536), os.urandom(65536)])
+async def test_garbage_on_a_local_socket_costs_its_connection_and_no_other(tmp_path, garbage):
+    async with unix_door(tmp_path) as room, room.local() as neighbour:
+        await echo(neighbour)
+        with ExitStack() as stack:
+            hostile = connected(stack, room.door.address)
+            await asyncio.get_running_loop().sock_sendall(hostile, garbage)
+            await eventually(lambda: room.door.connections == 1)
+        assert await echo(neighbour) == b"hello"
+
+
 def _workload(ca) -> Shown:
     svid = ca.issue("/a")
     return Shown(svid.chain, svid.private_key)

@@ -37,20 +37,21 @@ from livery.runtime.tls_end import TlsEnd
 from livery.runtime.upkeep import Upkeep
 
 _FOR_EVER = 2**31 - 1
-_THREE_MINUTES = 3 * 60 * 1000  # milliseconds; as SPIRE's server does, so that load spreads over replicas again
 
 
 def server_options(listen: Listen, limits: DoorLimits) -> list[tuple[str, int]]:
     """Return grpc's options behind a door.
 
-    A mute peer is noticed after keepalive's two times; `http2.ping_timeout_ms` is the one that closes the connection.
+    Of keepalive's settings it is `http2.ping_timeout_ms` that closes the connection of a mute peer; without it that
+    takes a minute, whatever the others say. Connections that are too old end with their last call, however long that
+    takes: so load spreads over replicas again.
     """
     options = [
         ("grpc.max_receive_message_length", limits.message_size),
         ("grpc.max_concurrent_streams", limits.streams_per_connection),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.ping_timeout_ms", 10_000),
+        ("grpc.keepalive_time_ms", _ms(limits.mute)),
+        ("grpc.keepalive_timeout_ms", _ms(limits.mute_timeout)),
+        ("grpc.http2.ping_timeout_ms", _ms(limits.mute_timeout)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ("grpc.server_handshake_timeout_ms", 5_000),
@@ -58,11 +59,15 @@ def server_options(listen: Listen, limits: DoorLimits) -> list[tuple[str, int]]:
     ]
     if isinstance(listen, TcpListen):
         options += [
-            ("grpc.max_connection_idle_ms", _THREE_MINUTES),
-            ("grpc.max_connection_age_ms", _THREE_MINUTES),
+            ("grpc.max_connection_idle_ms", _ms(limits.connection_age)),
+            ("grpc.max_connection_age_ms", _ms(limits.connection_age)),
             ("grpc.max_connection_age_grace_ms", _FOR_EVER),
         ]
     return options
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
 
 
 @dataclass(eq=False)

@@ -45,6 +45,9 @@ class DoorLimits:
     buffered: int = 128 * 1024  # per direction, before the sender is made to wait
     streams_per_connection: int = 256
     message_size: int = 4 * 1024 * 1024
+    mute: float = 30.0  # without a byte from the peer, before it is asked for a sign of life
+    mute_timeout: float = 10.0  # to answer that
+    connection_age: float = 180.0  # over TCP: then new calls go to a new connection; as SPIRE's server does
     expired_grace: float = 10.0  # an expired caller's calls are refused at once; its connection ends after this
 
     @property

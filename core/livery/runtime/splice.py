@@ -1,7 +1,7 @@
 """Two connections made into one: what arrives at either end leaves at the other.
 
-Owns: an end, backpressure between two of them, half-close, and how an end is closed so that its last bytes arrive. Does
-not own: TLS (`tls_end`), who is at an end, or whether two ends may be joined.
+Owns: an end, backpressure between two of them, and how they are closed so that the last bytes arrive. Does not own:
+TLS (`tls_end`), who is at an end, or whether two ends may be joined.
 
 Invariants: an end hands over not one byte before it is joined; it stops reading while the other one cannot write, so
 at most a buffer and one read are held per direction; an end that was told to close is gone within its `linger`,
@@ -121,11 +121,14 @@ class End(asyncio.Protocol):
             self._other.send(data)
 
     def eof_received(self) -> bool:
-        """Half-close: the other direction goes on, if it has not ended before."""
+        """The other direction may finish what it is saying. No longer: HTTP/2 has no use for a connection half closed,
+        and of a peer that says nothing more, one that closed looks just like one that only stopped sending.
+        """
         self._has_peer_ended = True
         if self._other is None:
             return False
         self._other.end_writing()
+        asyncio.get_running_loop().call_later(self.linger, self.close)
         return not self._has_ended_writing
 
     def pause_writing(self) -> None:

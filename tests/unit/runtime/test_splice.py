@@ -26,6 +26,10 @@ class Splice:
     census: Census
 
 
+class Hasty(End):
+    linger = 0.1
+
+
 @asynccontextmanager
 async def spliced(kind: type[End] = End):
     loop = asyncio.get_running_loop()
@@ -84,6 +88,14 @@ async def test_a_half_close_passes_through_and_the_other_direction_goes_on():
         assert await asyncio.wait_for(loop.sock_recv(splice.left, 100), 5) == b"still here"
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+async def test_a_half_closed_connection_does_not_stay_for_ever(side):
+    async with spliced(Hasty) as splice:
+        getattr(splice, side).shutdown(socket.SHUT_WR)  # and the other one never says a word
+        async with asyncio.timeout(5):
+            await splice.census.empty()
+
+
 async def test_when_both_directions_have_ended_nothing_is_left():
     async with spliced() as splice:
         splice.left.shutdown(socket.SHUT_WR)
@@ -114,10 +126,6 @@ async def test_a_reader_that_does_not_read_stops_the_sender():
         while received < 4 * TOTAL:
             received += len(await asyncio.wait_for(loop.sock_recv(splice.right, 1024 * 1024), 5))
         await sending
-
-
-class Hasty(End):
-    linger = 0.1
 
 
 async def test_an_end_that_is_closed_is_gone_although_its_peer_never_reads():
