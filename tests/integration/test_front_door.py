@@ -186,8 +186,6 @@ async def test_a_unix_socket_has_the_mode_it_was_given_whatever_the_umask(tmp_pa
 
 async def test_a_folder_with_strange_characters_in_its_name_works(tmp_path):
     strange = tmp_path / "a b%2F#?é"
-    async with unix_door(strange) as room, room.local() as channel:
-        pass  # the channel's own target would need quoting; what matters is the private directory
     async with open_door(strange, UnixListen(tmp_path / "plain.sock")) as room, room.local() as channel:
         assert str(room.door.private_directory).startswith(str(strange))
         assert await echo(channel) == b"hello"
