@@ -66,7 +66,7 @@ async def settled(number) -> int:
 
 async def test_half_open_handshakes_end_by_themselves_and_leave_nothing(tmp_path):
     ca = real_ca()
-    limits = DoorLimits(connections=64, handshake_timeout=0.3)
+    limits = DoorLimits(connections=128, handshake_timeout=0.3)
     still = FakeClock(now())  # so that all of it happens within one second of the records' rate
     async with tls_door(tmp_path, ca, limits=limits, clock=still) as room:
         before = descriptors()

@@ -29,14 +29,17 @@ class OverLimit(LiveryError):
         self.reason = reason
 
 
+_STRANGERS = frozenset({"handshakes", "anonymous"})
+
+
 @dataclass(frozen=True, slots=True)
 class DoorLimits:
     """Bounds of one door. Times in seconds, sizes in bytes, everything else is a count."""
 
     connections: int = 2048  # all together; times four is what the door may need of RLIMIT_NOFILE
-    handshakes: int = 512  # accepted, TLS not finished; with `anonymous` at most half of `connections`
+    handshakes: int = 512  # accepted, TLS not finished; a quarter of `connections` at most
     handshake_timeout: float = 10.0
-    anonymous: int = 512  # TLS without a client certificate
+    anonymous: int = 512  # TLS without a client certificate; a quarter of `connections` at most
     anonymous_per_address: int = 128  # anonymous and half-shaken ones; IPv6 counts by /64
     anonymous_idle: float = 30.0  # without a call
     anonymous_age: float = 300.0  # calls or not: nothing a stranger may ask for takes longer
@@ -54,6 +57,11 @@ class DoorLimits:
     def descriptors(self) -> int:
         """How many file descriptors a full door needs."""
         return self.connections * DESCRIPTORS_PER_CONNECTION
+
+    def bound(self, name: str) -> int:
+        """Return the bound of this name as it counts: whatever was configured, half the seats are not for strangers."""
+        configured: int = getattr(self, name)
+        return min(configured, max(1, self.connections // 4)) if name in _STRANGERS else configured
 
 
 Group = tuple[str, str]  # the bound's name in DoorLimits, and whom it is counted for
@@ -92,7 +100,7 @@ class Admission:
 
     def enter(self, group: Group) -> None:
         """Count one more in a group."""
-        limit: int = getattr(self.limits, group[0])
+        limit = self.limits.bound(group[0])
         if self._counts[group] >= limit:
             raise OverLimit(group[0], limit)
         self._counts[group] += 1

@@ -23,6 +23,17 @@ def test_a_seat_that_is_left_can_be_taken_again_and_leaving_twice_is_leaving_onc
     full(lambda: admission.seat_process(1002), "connections")
 
 
+def test_strangers_never_take_more_than_half_of_a_small_door():
+    admission = Admission(DoorLimits(connections=8))
+    addresses = iter(f"192.0.2.{number}" for number in range(100))
+    for _ in range(2):
+        admission.seat_stranger(next(addresses)).become_anonymous()
+    shaking = [admission.seat_stranger(next(addresses)) for _ in range(2)]
+    full(shaking[0].become_anonymous, "anonymous")
+    full(lambda: admission.seat_stranger(next(addresses)), "handshakes")
+    assert admission.count("connections") == 4
+
+
 def test_a_refused_seat_is_not_counted_anywhere():
     admission = Admission(DoorLimits(handshakes=1))
     first = admission.seat_stranger("192.0.2.1")
