@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,8 +32,12 @@ def expected_code(line: str) -> int:
     return 1 if "http:DELETE" in line else 0
 
 
-def test_every_command_of_the_quick_start_works_as_written(start_up: Callable[..., Up], tmp_path: Path) -> None:
-    up = start_up()
+def test_every_command_of_the_quick_start_works_as_written(
+    request: pytest.FixtureRequest, start_up: Callable[..., Up], tmp_path: Path
+) -> None:
+    short = tempfile.mkdtemp(prefix="lv-docs-")  # the sockets are to be under the state, as the document says
+    request.addfinalizer(lambda: shutil.rmtree(short, ignore_errors=True))
+    up = start_up(state=Path(short) / "up")
     document = ROOT / "docs" / "quickstart.md"
     (policy,) = CEDAR.findall(document.read_text("utf-8"))
     (Path(up.ready["state"]) / "policies" / "mine.cedar").write_text(policy)
