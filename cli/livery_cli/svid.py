@@ -6,6 +6,7 @@ what the workload sees.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ import click
 
 from livery.identity import SpiffeId, TrustBundle, X509Svid
 from livery.wire import workload_api
-from livery_cli.client import BadRequest, NotFound, agent_at, channel, seconds
+from livery_cli.client import BadRequest, NotFound, Refused, agent_at, channel, seconds
 from livery_cli.exits import Exit
 from livery_cli.options import endpoint_socket_option, output_option, timeout_option
 from livery_cli.output import View, show, show_one
@@ -34,6 +35,7 @@ X509_VIEW = View(
 JWT_VIEW = View({"spiffe_id": "SPIFFE ID", "token": "TOKEN"}, name="token")
 # SPIFFE_Workload_Endpoint 4: every request says that it means the Workload API.
 _HEADER = (("workload.spiffe.io", "true"),)
+_AGAIN = 0.5  # seconds between two questions of --wait
 
 
 @click.group()
@@ -57,6 +59,18 @@ def _responses(endpoint: str, timeout: float | None) -> Iterator[workload_api.X5
         yield from stub.FetchX509SVID(workload_api.X509SVIDRequest(), metadata=_HEADER, timeout=timeout)
 
 
+def _first_response(endpoint: str, timeout: timedelta, *, wait: bool) -> workload_api.X509SVIDResponse:
+    """The first answer. To wait is to ask again when denied: a new entry takes its agent a moment to learn of."""
+    end = time.monotonic() + seconds(timeout)
+    while True:
+        try:
+            return next(_responses(endpoint, seconds(timeout)))
+        except Refused:
+            if not wait or time.monotonic() > end:
+                raise
+        time.sleep(_AGAIN)
+
+
 def _row(received: X509Svid, hint: str) -> dict[str, object]:
     now = datetime.now(UTC)
     return {
@@ -72,14 +86,15 @@ def _row(received: X509Svid, hint: str) -> dict[str, object]:
 @x509_.command("fetch")
 @click.option("--write", "directory", type=click.Path(file_okay=False, path_type=Path), help="Write the files there.")
 @click.option("--spiffe-id", help="Only this identity; the first one if left out and --write is given.")
+@click.option("--wait/--no-wait", default=False, help="Until --timeout, wait for an identity that is not there yet.")
 @endpoint_socket_option
 @timeout_option
 @output_option
 def fetch_x509(
-    directory: Path | None, spiffe_id: str | None, endpoint_socket: str, timeout: timedelta, output: str
+    directory: Path | None, spiffe_id: str | None, wait: bool, endpoint_socket: str, timeout: timedelta, output: str
 ) -> None:
     """Fetch this process's X.509-SVIDs once."""
-    response = next(_responses(endpoint_socket, seconds(timeout)))
+    response = _first_response(endpoint_socket, timeout, wait=wait)
     wanted = str(SpiffeId.parse(spiffe_id)) if spiffe_id else None
     found = [each for each in response.svids if wanted in (None, each.spiffe_id)]
     if not found:
