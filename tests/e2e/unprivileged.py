@@ -75,6 +75,17 @@ def install(home: Path, interpreter: str) -> Path:
     return venv / "bin" / "python"
 
 
+def go_program(home: Path) -> dict[str, str]:
+    """The go-spiffe program, built here, for this user has no Go modules of its own; nothing where there is no Go."""
+    if shutil.which("go") is None:
+        return {}
+    program = home / "gopeer"
+    command = ["go", "build", "-mod=readonly", "-o", str(program), "."]
+    subprocess.run(command, cwd=ROOT / "tests/integration/go", check=True)
+    program.chmod(0o755)
+    return {"TEST_GOPEER": str(program)}
+
+
 def run_as_nobody(home: Path, python: Path) -> int:
     """Run the e2e tests with a home and a temporary directory of the user's own."""
     own = home / "nobody"
@@ -86,6 +97,7 @@ def run_as_nobody(home: Path, python: Path) -> int:
         "TMPDIR": str(own),
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
+        **go_program(home),
     }
     done = subprocess.run(
         [str(python), "-m", "pytest", "tests/e2e", "-p", "no:cacheprovider", f"--basetemp={own}/pytest"],
