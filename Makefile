@@ -21,9 +21,8 @@ lint: install-dev  ## style, types, architecture, generated code
 	$(BIN)/lint-imports
 	$(BIN)/python core/proto/generate.py --check
 
-check: install-dev  ## every test: the many small ones side by side, then the system as a whole
-	$(BIN)/pytest -n 2 --dist worksteal -q tests/unit tests/properties tests/integration
-	$(BIN)/pytest tests/e2e tests/faults tests/bench
+check: install-dev  ## every test, two at a time
+	$(BIN)/pytest -n 2 --dist worksteal -q
 
 coverage: install-dev  ## what the small tests cover, by line and branch
 	$(BIN)/coverage erase

@@ -10,7 +10,7 @@ from typing import Any
 from livery.identity import BundleMap, VerifiedX509Svid, verify_x509
 from livery.runtime.caller import PeerProcess
 from livery.runtime.http import HttpPeer
-from livery.runtime.http_gate import EXTENSION, Application
+from livery.runtime.http.gate import EXTENSION, Application
 from tests.pki import NOW, TestCa
 
 ANONYMOUS = HttpPeer(None, None, "192.0.2.9:4711")

@@ -20,8 +20,8 @@ from cryptography import x509
 
 from livery.errors import LiveryError
 from livery.identity import IdentityError, SpiffeId, TrustBundle, TrustDomain, X509Authority, leaf_id
-from livery.runtime.peer import peer_chain
-from livery.runtime.tls_contexts import ALPN_HTTP2
+from livery.runtime.transport.peer import peer_chain
+from livery.runtime.transport.tls_contexts import ALPN_HTTP2
 from livery_agent.connection import CaDialer
 from livery_agent.errors import CaAnswerUnusable, CaUnavailable, UnusableConfig
 

@@ -49,7 +49,7 @@ log = get_logger(__name__)
 
 MAX_FETCHES = 10  # federated bundles at one time
 DIALS_BEFORE_REATTESTING = 3
-OUR_IDENTITY = "our identity"  # how `livery.runtime.dial` begins to say that it was not the peer that failed
+OUR_IDENTITY = "our identity"  # how `livery.runtime.dialer.dial` begins to say that it was not the peer that failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ from livery.runtime.dialer import Dialer
 from livery.runtime.files import StateLock, private_directory, sweep_leftovers
 from livery.runtime.front_door import FrontDoor
 from livery.runtime.http import HttpOptions, HttpServer
-from livery.runtime.limits import DoorLimits
-from livery.runtime.listen import UnixListen
 from livery.runtime.logging import configure, get_logger
 from livery.runtime.metrics import Metrics
+from livery.runtime.transport.limits import DoorLimits
+from livery.runtime.transport.listen import UnixListen
 from livery_agent.attest.node import NodeAttestor
 from livery_agent.attest.node.join_token import JoinTokenAttestor
 from livery_agent.attest.node.x509pop import X509PopAttestor

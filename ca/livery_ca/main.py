@@ -26,10 +26,10 @@ from livery.runtime.audit import AuditLog
 from livery.runtime.clock import Clock
 from livery.runtime.front_door import FrontDoor
 from livery.runtime.http import HttpServer
-from livery.runtime.limits import DoorLimits
-from livery.runtime.listen import Listen, TcpListen, UnixListen
 from livery.runtime.logging import configure, get_logger
 from livery.runtime.metrics import Metrics
+from livery.runtime.transport.limits import DoorLimits
+from livery.runtime.transport.listen import Listen, TcpListen, UnixListen
 from livery.wire import agent_api, bundle_api, debug_api, entry_api, logger_api, svid_api
 from livery_ca import engine as engines
 from livery_ca.attest.attestor import NodeAttestor

@@ -18,10 +18,10 @@ from livery.identity import SpiffeId
 from livery.runtime.audit import Audit, AuditLog
 from livery.runtime.clock import Clock
 from livery.runtime.http import HttpBounds, HttpOptions, HttpServer, TcpListen, UnixListen
-from livery.runtime.limits import DoorLimits
-from livery.runtime.listen import Listen
 from livery.runtime.logging import Sink, configure
 from livery.runtime.metrics import Metrics
+from livery.runtime.transport.limits import DoorLimits
+from livery.runtime.transport.listen import Listen
 from livery.workload import WorkloadSource
 from livery_policy.bundles.keeper import PolicyDirectory, PolicyKeeper
 from livery_policy.config import PolicyConfig

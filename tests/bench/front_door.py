@@ -29,7 +29,7 @@ import uvloop
 from livery.identity import BundleMap, SpiffeId, TrustBundle, TrustDomain, X509Svid
 from livery.runtime.clock import SystemClock
 from livery.runtime.dialer import Dialer
-from livery.runtime.limits import DoorLimits
+from livery.runtime.transport.limits import DoorLimits
 from tests.bench.effort import QUICK, Effort
 from tests.bench.results import Result, measured
 from tests.integration.doors import PREFACE, SERVER, SETTINGS, EchoService, Shown, hostile_context, real_ca

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from livery.runtime.caller import PeerProcess
-from livery.runtime.peer import process_of
+from livery.runtime.transport.peer import process_of
 
 # Connects, then does what it is told on standard input: `become PROGRAM` executes another program over the same
 # connection, `fork` leaves the connection to a child and ends.

@@ -21,9 +21,9 @@ from livery.identity import BundleMap, Selector, SpiffeId, X509Svid
 from livery.runtime.caller import caller_of
 from livery.runtime.clock import Clock, SystemClock
 from livery.runtime.front_door import FrontDoor
-from livery.runtime.limits import DoorLimits
-from livery.runtime.listen import TcpListen
 from livery.runtime.metrics import Metrics
+from livery.runtime.transport.limits import DoorLimits
+from livery.runtime.transport.listen import TcpListen
 from livery.wire import workload_api
 from livery_agent.config import AgentConfig
 from livery_agent.entry import Entry

@@ -23,9 +23,9 @@ from livery.runtime.caller import Caller, caller_of
 from livery.runtime.clock import Clock, SystemClock
 from livery.runtime.dialer import Dialer
 from livery.runtime.front_door import FrontDoor
-from livery.runtime.limits import DoorLimits
-from livery.runtime.listen import Listen, TcpListen, UnixListen
 from livery.runtime.metrics import Metrics
+from livery.runtime.transport.limits import DoorLimits
+from livery.runtime.transport.listen import Listen, TcpListen, UnixListen
 from tests.fakes.audit import RecordingAudit
 from tests.pki import TestCa
 

@@ -15,7 +15,7 @@ from livery.identity import SpiffeId
 from livery.runtime.clock import SystemClock
 from livery.runtime.http import HttpServer, TcpListen
 from livery.runtime.metrics import Metrics
-from livery.runtime.tls_contexts import client_context
+from livery.runtime.transport.tls_contexts import client_context
 from livery.workload.http_client import client
 from livery_policy.enforce.asgi import AuthorizationMiddleware
 from livery_policy.enforce.decider import RemoteDecider

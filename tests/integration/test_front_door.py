@@ -17,9 +17,9 @@ import structlog
 from livery.errors import Kind, LiveryError
 from livery.runtime.descriptors import TooFewDescriptors
 from livery.runtime.files import FileNotWritten
-from livery.runtime.limits import DoorLimits
-from livery.runtime.listen import CannotListen, TcpListen, UnixListen
-from livery.runtime.private_directory import MAX_SOCKET_PATH
+from livery.runtime.transport.limits import DoorLimits
+from livery.runtime.transport.listen import CannotListen, TcpListen, UnixListen
+from livery.runtime.transport.private_directory import MAX_SOCKET_PATH
 from tests.integration.doors import SERVER, HeldIdentity, echo, open_door, real_ca, tls_door, unix_door
 
 

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from livery.runtime.descriptors import raise_file_limit
-from livery.runtime.limits import DoorLimits
+from livery.runtime.transport.limits import DoorLimits
 from tests.fakes.clock import FakeClock
 from tests.integration.doors import (
     FLOODED,

@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 
 from livery.identity import BundleMap, TrustBundle
-from livery.runtime.limits import DoorLimits
+from livery.runtime.transport.limits import DoorLimits
 from tests.fakes.clock import FakeClock, settle
 from tests.integration.doors import SERVER, HeldIdentity, echo, eventually, hostile_context, now, real_ca, tls_door
 

@@ -13,8 +13,8 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from livery.runtime.clock import Clock
-from livery.runtime.listen import DoorIdentity
 from livery.runtime.spire_types import spiffe_id_to_wire
+from livery.runtime.transport.listen import DoorIdentity
 from livery.wire import debug_api
 from livery_ca.doors.refusals import failing
 from livery_ca.store import Store

@@ -16,8 +16,8 @@ from typing import ClassVar, Protocol
 from livery.identity import SpiffeId, VerifiedX509Svid
 from livery.runtime.audit import Audit
 from livery.runtime.caller import Caller, HasPeer, NoCaller, caller_of
-from livery.runtime.calls import Call
 from livery.runtime.clock import Clock
+from livery.runtime.front_door.calls import Call
 from livery.wire import types_api
 from livery_ca.doors.refusals import Denied, failing
 from livery_ca.doors.rights import RIGHTS, Class, Inactive, agent_standing
@@ -83,7 +83,7 @@ class CallDenied(Denied):
 
 
 class Gate:
-    """A guard for front doors (`livery.runtime.calls.Guard`)."""
+    """A guard for front doors (`livery.runtime.front_door.calls.Guard`)."""
 
     def __init__(
         self, nodes: Nodes, entries: OwnEntries, admin_ids: Collection[SpiffeId], clock: Clock, audit: Audit

@@ -18,7 +18,7 @@ from livery.identity import SpiffeId, TrustDomain
 from livery.runtime.audit import AuditLog
 from livery.runtime.clock import SystemClock
 from livery.runtime.http import HttpServer, TcpListen
-from livery.runtime.http_gate import Application
+from livery.runtime.http.gate import Application
 from livery.runtime.logging import configure
 from livery.runtime.metrics import Metrics
 from livery.workload import WorkloadSource

@@ -1,7 +1,7 @@
 """Verification: the only place that turns an SVID somebody sent into an identity to act on.
 
 Owns: `verify_x509`, `verify_jwt` and the two types that prove they ran. Does not own: taking a chain from a connection
-(`livery.runtime.peer`), or what the identity may do (policy).
+(`livery.runtime.transport.peer`), or what the identity may do (policy).
 
 Invariants: `Verified…` values are made here and nowhere else. An SVID is held against the bundle of the trust domain
 that its own ID names, and no other: the authority of one domain can never vouch for an ID of another. The time is an

@@ -1,7 +1,7 @@
 """Who is at the other end of a connection, as a value that handlers receive.
 
 Owns: `PeerProcess` and `Caller`, and the way from a gRPC context to its `Caller`. Does not own: how either is found out
-(`livery.runtime.peer` asks the kernel and the TLS object, `livery.runtime.front_door` decides who comes in).
+(`livery.runtime.transport.peer` asks the kernel and the TLS object, `livery.runtime.front_door` decides who comes in).
 
 Invariants: a `Caller` exists only after authentication succeeded, is frozen, and disappears with its connection; a
 handler can only see the caller of the very connection its call came in on.

@@ -23,7 +23,7 @@ import httpx2
 from livery.errors import LiveryError
 from livery.identity import BundleMap, SpiffeId, X509Svid
 from livery.runtime.clock import Clock, SystemClock
-from livery.runtime.listen import DoorIdentity
+from livery.runtime.transport.listen import DoorIdentity
 from livery.workload.context import X509Context
 from livery.workload.tls import HTTP1, client_context_of, exactly, refusal_behind, require_peer, require_unended
 

@@ -13,10 +13,10 @@ from livery.identity import SpiffeId
 from livery.runtime.audit import Audit, AuditLog
 from livery.runtime.clock import SystemClock
 from livery.runtime.http import HttpOptions, HttpServer, TcpListen, peer_of
-from livery.runtime.http_gate import Application
-from livery.runtime.listen import DoorIdentity
+from livery.runtime.http.gate import Application
 from livery.runtime.logging import Sink
 from livery.runtime.metrics import Metrics
+from livery.runtime.transport.listen import DoorIdentity
 
 __all__ = ["HttpOptions", "HttpServer", "peer_of", "server"]
 

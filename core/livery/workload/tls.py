@@ -18,10 +18,10 @@ from typing import Any, ClassVar, Final, Self
 
 from livery.errors import Kind, LiveryError
 from livery.identity import BundleMap, SpiffeId, VerifiedX509Svid, X509Svid
-from livery.runtime import tls_contexts
 from livery.runtime.clock import Clock, SystemClock
-from livery.runtime.listen import DoorIdentity
-from livery.runtime.peer import verified_peer
+from livery.runtime.transport import tls_contexts
+from livery.runtime.transport.listen import DoorIdentity
+from livery.runtime.transport.peer import verified_peer
 from livery.workload.errors import IdentityEnded, PeerRefused, WorkloadError
 
 HTTP1: Final = ("http/1.1",)

@@ -21,7 +21,7 @@ from livery.errors import Kind, LiveryError
 from livery.runtime.audit import Audit
 from livery.runtime.clock import Clock
 from livery.runtime.http import peer_of
-from livery.runtime.http_gate import Application, Receive, Scope, Send
+from livery.runtime.http.gate import Application, Receive, Scope, Send
 from livery.runtime.metrics import CONTENT_TYPE, Metrics
 from livery.runtime.problems import http_status
 from livery_policy.bundles.keeper import PolicyKeeper

@@ -19,7 +19,7 @@ import msgspec
 from livery.errors import Kind, LiveryError
 from livery.runtime.clock import Clock
 from livery.runtime.http import peer_of
-from livery.runtime.http_gate import Application, Receive, Scope, Send
+from livery.runtime.http.gate import Application, Receive, Scope, Send
 from livery.runtime.problems import http_status
 from livery_policy.decisions.point import DecisionPoint
 from livery_policy.doors import authzen_messages as messages

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from livery.identity import SpiffeId, VerifiedX509Svid
 from livery.runtime.clock import Clock, SystemClock
 from livery.runtime.http import HttpPeer, NoPeer, peer_of
-from livery.runtime.http_gate import Application, Receive, Scope, Send
+from livery.runtime.http.gate import Application, Receive, Scope, Send
 from livery.runtime.logging import get_logger
 from livery_policy.enforce.decider import Decider
 from livery_policy.model.calls import Call, HttpMessage, Peer, http_call

@@ -22,7 +22,7 @@ from tests.fakes.door_identity import ChangingIdentity
 from tests.fakes.tls import rogue_context
 from tests.fakes.workload_api import FakeWorkloadApi, x509_message
 from tests.pki import TestCa, Twist, new_key
-from tests.unit.runtime_base.http_world import World, until
+from tests.unit.runtime.http.http_world import World, until
 from tests.unit.workload.test_tls import WRONG, listening
 
 SERVER = SpiffeId.parse("spiffe://example.org/server")

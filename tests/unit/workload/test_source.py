@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from livery.identity import SpiffeId, UntrustedJwtSvid, WrongAudience
-from livery.runtime.listen import DoorIdentity
+from livery.runtime.transport.listen import DoorIdentity
 from livery.wire import workload_api
 from livery.workload import (
     InvalidEndpoint,

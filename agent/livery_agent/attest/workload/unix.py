@@ -36,7 +36,7 @@ from livery.identity import Selector
 from livery.identity.errors import InvalidSelector
 from livery.runtime.caller import PeerProcess
 from livery.runtime.clock import Clock
-from livery.runtime.peer import still_same
+from livery.runtime.transport.peer import still_same
 from livery_agent.errors import WorkloadChanged, WorkloadUnattested
 
 TYPE = "unix"

@@ -1,0 +1,216 @@
+"""uvicorn's HTTP/1.1 protocol, with a bound on everything a peer can make us wait for or keep.
+
+Owns: the time for a request's head and body, the time a slow reader gets, the size of a head and the number of
+pipelined requests. Does not own: HTTP itself (uvicorn, httptools), nor who the peer is (`http_connection`).
+
+Invariant: no peer holds a connection without making progress; whatever it sends, the answer is 400, 408, 431 or the end
+of the connection, never an exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from livery.errors import LiveryError
+from livery.runtime.http.gate import Application, Gate, GateSettings, HttpPeer, tls_extension
+
+
+@dataclass(frozen=True, slots=True)
+class HttpBounds:
+    """Bounds of one connection. Times in seconds, sizes in bytes."""
+
+    head_timeout: float = 10.0  # from the first byte of a request (or from connecting) to the end of its head
+    body_timeout: float = 60.0  # from the head's end to the body's
+    write_timeout: float = 30.0  # a response that the peer does not read
+    keep_alive: float = 75.0  # idle between requests; longer than clients keep theirs, so that no request meets a close
+    expired_grace: float = 10.0  # from the end of the peer's certificate to the end of what it still receives
+    head_bytes: int = 32 * 1024
+    headers: int = 100
+    body_bytes: int = 1024 * 1024
+    pipelined: int = 16
+
+
+class HeadTooLong(ValueError):
+    """The head of a request is over the bounds; never leaves this module."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One HTTP/1.1 connection of an identified peer."""
+
+    def __init__(self, config: Config, state: tuple[ServerState, dict[str, Any]], peer: HttpPeer, parts: Parts) -> None:
+        super().__init__(config, *state)
+        self._peer = peer
+        self._parts = parts
+        self._bounds = parts.bounds
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._end: asyncio.TimerHandle | None = None
+        self._is_in_head = False
+        self._is_too_long = False
+        self._head_bytes = 0
+        self._unfinished_bytes = 0
+        self.timeout_keep_alive = cast("int", parts.bounds.keep_alive)  # uvicorn hands it to call_later as it is
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        """Put the gate, which knows the peer, in front of the application."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        extension = tls_extension(tls, self._parts.server_pem, self._peer) if tls is not None else None
+        self._gate = Gate(cast("Application", self.app), self._peer, self._parts.gate, extension)
+        self.app = cast("Any", self._gate)
+        self._end_with_identity()
+        self._expect(self._bounds.head_timeout)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop all clocks."""
+        self._expect(None)
+        self.resume_writing()
+        if self._end is not None:
+            self._end.cancel()
+        super().connection_lost(exc)
+        self._gate.release()
+
+    def recheck(self) -> None:
+        """Close this connection if its peer's chain no longer verifies; a response under way is cut."""
+        try:
+            self._gate.require_current()
+        except LiveryError:
+            self.transport.abort()
+
+    def _end_with_identity(self) -> None:
+        """Requests after the certificate's end are refused one by one; what still streams is cut a little later."""
+        ends = self._peer.expires_at
+        if ends is not None:
+            left = (ends - self._parts.gate.clock.now()).total_seconds()
+            self._end = self.loop.call_later(max(left, 0.0) + self._bounds.expired_grace, self.transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, unless this connection is already being closed."""
+        if self.transport.is_closing():
+            return
+        was_in_head = self._is_in_head
+        super().data_received(data)
+        # A header that does not end is not shown to `on_header`, so its bytes are counted as they come.
+        if was_in_head and self._is_in_head:
+            self._unfinished_bytes += len(data)
+            if self._unfinished_bytes > self._bounds.head_bytes and not self.transport.is_closing():
+                self._is_too_long = True
+                self.send_400_response("Request head too long.")
+
+    def on_message_begin(self) -> None:
+        """A request begins: its head has so long to come."""
+        self._is_in_head = True
+        self._head_bytes = 0
+        self._unfinished_bytes = 0
+        self._expect(self._bounds.head_timeout)
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request's target."""
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._count_head(len(name) + len(value))
+        if len(self.headers) >= self._bounds.headers:
+            self._is_too_long = True
+            raise HeadTooLong
+        super().on_header(name, value)
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._bounds.head_bytes:
+            self._is_too_long = True
+            raise HeadTooLong
+
+    def on_headers_complete(self) -> None:
+        """The head is here: the body has so long to come."""
+        self._is_in_head = False
+        if len(self.pipeline) >= self._bounds.pipelined:
+            self.transport.abort()
+            return
+        self._expect(self._bounds.body_timeout)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is here whole."""
+        self._expect(None)
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Part of the body."""
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP; in the middle of a response there is no place for another one."""
+        cycle = self._exchange
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            self.transport.abort()
+            return
+        if self._is_too_long:
+            self._answer(431, "Request head too long.")
+            return
+        super().send_400_response(msg)
+
+    def _answer(self, status: int, text: str) -> None:
+        head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(text)
+        self.transport.write(STATUS_LINE[status] + head + text.encode("ascii"))
+        self.transport.close()
+
+    def pause_writing(self) -> None:
+        """The peer does not read: it has so long to begin."""
+        super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(self._bounds.write_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # The request itself is served; what would follow in another protocol is not read as HTTP.
+        if self._exchange is not None:
+            self._exchange.keep_alive = False
+
+    @property
+    def _exchange(self) -> RequestResponseCycle | None:
+        # uvicorn declares it as always there, and sets it with the first request.
+        return cast("RequestResponseCycle | None", self.cycle)
+
+    def _expect(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        is_idle = self._exchange is None or self._exchange.response_complete
+        if is_idle and self._is_in_head:
+            self._answer(408, "Request took too long.")
+        elif is_idle:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the connections of one server share."""
+
+    bounds: HttpBounds
+    gate: GateSettings
+    server_pem: str

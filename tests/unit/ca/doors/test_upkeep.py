@@ -1,0 +1,135 @@
+"""What the authority does by itself: forgetting what has ended, and reporting what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from livery.runtime.metrics import Metrics
+from livery_ca.authorities import Authorities, AuthorityParts, AuthoritySettings
+from livery_ca.doors.limits import Limits, LimitSettings
+from livery_ca.health import Health, Trouble
+from livery_ca.issuance.timekeeping import TimeGuard
+from livery_ca.keys.memory import MemoryKeyStore
+from livery_ca.model import JoinToken
+from livery_ca.store import Store
+from livery_ca.upkeep import PRUNE, Upkeep, UpkeepParts
+from livery_ca.upstreams.self_signed import SelfSigned
+from tests.fakes.audit import RecordingAudit
+from tests.fakes.clock import START, FakeClock
+from tests.unit.ca.doors.values import OURS, an_entry
+
+
+@dataclass
+class Scene:
+    store: Store
+    clock: FakeClock
+    health: Health
+    upkeep: Upkeep
+    metrics: Metrics
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    clock, metrics, keys = FakeClock(), Metrics(), MemoryKeyStore()
+    store = await Store.open(tmp_path / "state" / "ca.sqlite", clock=clock)
+    parts = AuthorityParts(store.authorities, keys, SelfSigned(keys), clock, metrics, RecordingAudit())
+    authorities = Authorities(parts, AuthoritySettings(OURS))
+    health = Health(metrics)
+    limits = Limits(LimitSettings(), clock)
+    upkeep = Upkeep(UpkeepParts(store, keys, TimeGuard(clock), authorities, limits, health, clock))
+    yield Scene(store, clock, health, upkeep, metrics)
+    await store.close()
+
+
+async def test_entries_and_tokens_are_forgotten_at_their_end_and_not_before(scene: Scene) -> None:
+    end = START + timedelta(hours=1)
+    await scene.store.entries.create(an_entry("ends", "/p", "/a", expires_at=end))
+    await scene.store.entries.create(an_entry("stays", "/p", "/b"))
+    await scene.store.tokens.create(JoinToken("token", end))
+    await scene.upkeep.prune()
+    assert await scene.store.entries.count() == 2
+    scene.clock.advance(timedelta(hours=1))
+    await scene.upkeep.prune()
+    assert [entry.id for entry in (await scene.store.entries.list()).items] == ["stays"]
+    assert await scene.store.tokens.get("token") is None
+
+
+async def test_changes_are_kept_for_half_a_day(scene: Scene) -> None:
+    await scene.store.entries.create(an_entry("a", "/p", "/a"))
+    await scene.upkeep.prune()
+    assert (await scene.store.changes.since(0)).complete
+    scene.clock.advance(timedelta(hours=13))
+    await scene.store.entries.create(an_entry("b", "/p", "/b"))
+    await scene.upkeep.prune()
+    assert not (await scene.store.changes.since(0)).complete
+
+
+async def test_it_prunes_by_itself(scene: Scene) -> None:
+    await scene.store.entries.create(an_entry("ends", "/p", "/a", expires_at=START + timedelta(minutes=1)))
+    running = asyncio.ensure_future(scene.upkeep.run())
+    await scene.clock.sleepers(1)
+    async with asyncio.timeout(10):
+        while await scene.store.entries.count():
+            await scene.clock.run_for(PRUNE)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_clock_that_jumps_is_reported_and_certificates_are_still_issued(scene: Scene) -> None:
+    await scene.upkeep.look()
+    assert scene.health.troubles == {}
+    scene.clock.set_wall(START + timedelta(hours=2))
+    await scene.upkeep.look()
+    assert "jumped by +7200 s" in scene.health.troubles["clock"].why
+    assert scene.health.is_ready
+
+
+async def test_a_store_that_is_gone_is_reported_and_ends_nothing(scene: Scene) -> None:
+    running = asyncio.ensure_future(scene.upkeep.run())
+    await scene.clock.sleepers(1)
+    await scene.store.close()
+    async with asyncio.timeout(10):
+        while scene.health.is_ready:
+            await scene.clock.run_for(PRUNE)
+    assert "closed" in scene.health.troubles["store"].why
+    assert not running.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def test_health_is_degraded_by_a_trouble_and_failing_by_one_that_stops_issuing() -> None:
+    health, told = Health(Metrics()), []
+    health.on_change(told.append)
+    assert health.as_document() == {"state": "ok", "troubles": {}}
+    health.report("authorities", Trouble("late"))
+    assert (health.as_document()["state"], health.is_ready) == ("degraded", True)
+    health.report("store", Trouble("away", failing=True))
+    assert (health.as_document()["state"], health.is_ready) == ("failing", False)
+    health.report("store", None)
+    health.report("authorities", None)
+    assert health.as_document()["state"] == "ok"
+    assert told == [True, False, True, True]
+
+
+def test_a_trouble_that_goes_on_is_told_once() -> None:
+    health, told = Health(Metrics()), []
+    health.on_change(told.append)
+    for _ in range(3):
+        health.report("store", Trouble("away"))
+    health.report("clock", None)
+    assert told == [True]
+
+
+def test_a_trouble_is_a_number_while_it_lasts() -> None:
+    metrics = Metrics()
+    health = Health(metrics)
+    health.report("store", Trouble("away"))
+    assert b'livery_ca_trouble{name="store"} 1.0' in metrics.render()
+    health.report("store", None)
+    assert b'livery_ca_trouble{name="store"} 0.0' in metrics.render()
