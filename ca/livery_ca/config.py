@@ -123,6 +123,11 @@ class CaConfig(Section):
     default_jwt_svid_ttl: Ttl = timedelta(minutes=5)
     """How long a JWT-SVID lives whose entry does not say."""
 
+    journal_kept: Annotated[Duration, Ge(timedelta(0))] = timedelta(days=90)
+    """How long the journal keeps what it knows of a certificate or token (who, for whom, which entry) after its end.
+
+    About 1 kB each. The issuance log itself, 32 bytes for each certificate, is never shortened."""
+
     jwt_issuer: str = ""
     """The `iss` claim of JWT-SVIDs; empty leaves it out. For OIDC federation, the URL of the discovery document."""
 

@@ -131,9 +131,18 @@ class Ca:
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What runs by itself until the CA ends."""
-        engine, clock = self.engine, self.around.clock
+        engine = self.engine
         upkeep = Upkeep(
-            UpkeepParts(engine.store, engine.keys, engine.guard, engine.authorities, self.limits, self.health, clock)
+            UpkeepParts(
+                store=engine.store,
+                keys=engine.keys,
+                guard=engine.guard,
+                authorities=engine.authorities,
+                limits=self.limits,
+                health=self.health,
+                clock=self.around.clock,
+                journal_kept=self.config.journal_kept,
+            )
         )
         return [engine.authorities.run(), engine.identity.run(), self.catalog.follow(), upkeep.run()]
 

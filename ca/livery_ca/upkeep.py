@@ -42,6 +42,7 @@ class UpkeepParts:
     limits: Limits
     health: Health
     clock: Clock
+    journal_kept: timedelta
 
 
 class Upkeep:
@@ -61,12 +62,13 @@ class Upkeep:
         parts.limits.forget_idle()
 
     async def prune(self) -> None:
-        """Forget entries and tokens that have ended, and changes that everybody has followed by now."""
+        """Forget entries and tokens that have ended, changes that everybody has followed by now, and old issuances."""
         store, now = self._parts.store, self._parts.clock.now()
         counts = {
             "entries": await store.entries.prune(now),
             "join_tokens": await store.tokens.prune(now),
             "changes": await store.changes.prune(now - FEED_KEPT),
+            "issuances": await store.journal.prune(now - self._parts.journal_kept),
         }
         if any(counts.values()):
             _log.info("pruned", **counts)

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
@@ -36,6 +37,7 @@ _SETTLE = (
     .where(_TABLE.c.idx == bindparam("at_index"), _TABLE.c.outcome.is_(None))
     .values({name: bindparam(name) for name in ("outcome", "settled_at", "reason", "signature")})
 )
+PRUNED_AT_ONCE = 2000  # rows per transaction
 _AT_START = "the process ended before the outcome was recorded"
 
 
@@ -104,8 +106,16 @@ class Journal:
         await self._database.write(lambda connection: _record_jwt(connection, record))
 
     async def prune(self, ended_before: datetime) -> int:
-        """Forget settled intents and JWT records that ended before; their leaves stay in the log. Returns how many."""
-        return await self._database.write(lambda connection: _prune(connection, ended_before))
+        """Forget settled intents and JWT records that ended before; their leaves stay in the log. Returns how many.
+
+        In portions, so that issuing goes on meanwhile.
+        """
+        forgotten = 0
+        for prune in (_prune_intents, _prune_tokens):
+            portion = partial(prune, ended_before=ended_before)
+            while count := await self._database.write(portion):
+                forgotten += count
+        return forgotten
 
 
 def _append(connection: Connection, intents: Sequence[Intent], before_commit: Callable[[], None]) -> list[Intent]:
@@ -215,14 +225,18 @@ def _record_jwt(connection: Connection, record: JwtRecord) -> None:
     )
 
 
-def _prune(connection: Connection, ended_before: datetime) -> int:
+def _prune_intents(connection: Connection, ended_before: datetime) -> int:
     # The newest intent stays, whatever its age: its time is what the clock is held against.
     newest = select(func.max(_TABLE.c.idx)).scalar_subquery()
     ended = (_TABLE.c.not_after < ended_before, _TABLE.c.outcome.is_not(None), _TABLE.c.idx < newest)
-    old = delete(_TABLE).where(*ended)
-    tokens_table = schema.jwt_records
-    old_tokens = delete(tokens_table).where(tokens_table.c.expires_at < ended_before)
-    return connection.execute(old).rowcount + connection.execute(old_tokens).rowcount
+    portion = select(_TABLE.c.idx).where(*ended).limit(PRUNED_AT_ONCE)
+    return connection.execute(delete(_TABLE).where(_TABLE.c.idx.in_(portion))).rowcount
+
+
+def _prune_tokens(connection: Connection, ended_before: datetime) -> int:
+    table = schema.jwt_records
+    portion = select(table.c.row_id).where(table.c.expires_at < ended_before).limit(PRUNED_AT_ONCE)
+    return connection.execute(delete(table).where(table.c.row_id.in_(portion))).rowcount
 
 
 def _columns(intent: Intent) -> dict[str, Any]:

@@ -10,19 +10,23 @@ from pathlib import Path
 
 import pytest
 
+from livery.identity import SpiffeId
 from livery.runtime.metrics import Metrics
 from livery_ca.authorities import Authorities, AuthorityParts, AuthoritySettings
 from livery_ca.doors.limits import Limits, LimitSettings
 from livery_ca.health import Health, Trouble
 from livery_ca.issuance.timekeeping import TimeGuard
 from livery_ca.keys.memory import MemoryKeyStore
-from livery_ca.model import JoinToken
+from livery_ca.model import JoinToken, JwtRecord
 from livery_ca.store import Store
 from livery_ca.upkeep import PRUNE, Upkeep, UpkeepParts
 from livery_ca.upstreams.self_signed import SelfSigned
 from tests.fakes.audit import RecordingAudit
 from tests.fakes.clock import START, FakeClock
 from tests.unit.ca.doors.values import OURS, an_entry
+
+KEPT = timedelta(days=3)
+HOUR = timedelta(hours=1)
 
 
 @dataclass
@@ -42,7 +46,8 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     authorities = Authorities(parts, AuthoritySettings(OURS))
     health = Health(metrics)
     limits = Limits(LimitSettings(), clock)
-    upkeep = Upkeep(UpkeepParts(store, keys, TimeGuard(clock), authorities, limits, health, clock))
+    parts = UpkeepParts(store, keys, TimeGuard(clock), authorities, limits, health, clock, KEPT)
+    upkeep = Upkeep(parts)
     yield Scene(store, clock, health, upkeep, metrics)
     await store.close()
 
@@ -68,6 +73,15 @@ async def test_changes_are_kept_for_half_a_day(scene: Scene) -> None:
     await scene.store.entries.create(an_entry("b", "/p", "/b"))
     await scene.upkeep.prune()
     assert not (await scene.store.changes.since(0)).complete
+
+
+async def test_the_journal_is_kept_beyond_the_end_of_what_was_issued_and_then_forgotten(scene: Scene) -> None:
+    token = JwtRecord(b"h" * 32, SpiffeId.parse("spiffe://example.org/a"), ("x",), "k", "agent", START, START + HOUR)
+    for since_its_end, left in ((KEPT, 1), (KEPT + timedelta(seconds=1), 0)):
+        await scene.store.journal.record_jwt(token)
+        scene.clock.set_wall(START + HOUR + since_its_end)
+        await scene.upkeep.prune()
+        assert await scene.store.journal.prune(START + 2 * HOUR) == left
 
 
 async def test_it_prunes_by_itself(scene: Scene) -> None:

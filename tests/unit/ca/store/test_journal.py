@@ -117,6 +117,14 @@ async def test_pruning_keeps_leaves_open_intents_and_the_newest(store: Store) ->
     assert fourth.index == 3
 
 
+async def test_pruning_a_long_past_goes_in_portions_and_leaves_nothing_over(store: Store, monkeypatch) -> None:
+    monkeypatch.setattr("livery_ca.store.journal.PRUNED_AT_ONCE", 2)
+    old = await store.journal.append([intent(i) for i in range(6)])
+    await store.journal.settle([Settlement(i.index, Outcome.ISSUED, START) for i in old])
+    assert await store.journal.prune(START + timedelta(days=30)) == 5
+    assert [s.intent for s in (await store.journal.list()).items] == old[-1:]
+
+
 async def test_an_intents_times_keep_their_microseconds(store: Store) -> None:
     at = START + timedelta(microseconds=123457)
     (made,) = await store.journal.append([replace(intent(1, at), not_after=at)])
