@@ -99,8 +99,9 @@ def run_as_nobody(home: Path, python: Path) -> int:
         "PYTHONDONTWRITEBYTECODE": "1",
         **go_program(home),
     }
+    options = ["-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider", f"--basetemp={own}/pytest"]
     done = subprocess.run(
-        [str(python), "-m", "pytest", "tests/e2e", "-p", "no:cacheprovider", f"--basetemp={own}/pytest"],
+        [str(python), "-m", "pytest", "tests/e2e", *options],
         cwd=home / "livery",
         env=environment,
         user=NOBODY,

@@ -11,7 +11,6 @@ one is made.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from livery_ca.issuance import record as recording
 from livery_ca.issuance import sign as signing
 from livery_ca.issuance import verify as verification
 from livery_ca.issuance.errors import IssuerClosed
+from livery_ca.issuance.groups import Groups
 from livery_ca.issuance.prepare import Authority, Linted, Moment, Preparation, Signers
 from livery_ca.issuance.request import Issued, IssueRequest, Refused
 from livery_ca.issuance.sign import Failure, Signed
@@ -77,7 +77,7 @@ class Issuer:
         self._checkpoint = checkpoint
         self._preparation = Preparation(serials)
         self._authority: Authority | None = None
-        self._under_way: set[asyncio.Task[list[Issued | Refused]]] = set()
+        self._groups = Groups(self._issue_group)
         self._closed = False
         metrics = parts.metrics
         self._count = metrics.counter("ca_certificates", "Certificates asked for.", ["profile", "outcome"])
@@ -102,16 +102,7 @@ class Issuer:
         """
         if self._closed:
             raise IssuerClosed("the issuer is stopping", fix="try again once the authority is back")
-        moment = self._moment()
-        with self._stage("prepare"):
-            prepared = await self._parts.workers.compute(lambda r: self._preparation.prepare(r, moment), requests)
-        self._checkpoint("after:prepare")
-        linted = [each for each in prepared if isinstance(each, Linted)]
-        answers = iter(await self._carried_out(linted) if linted else [])
-        merged = [each if isinstance(each, Refused) else next(answers) for each in prepared]
-        for request, answer in zip(requests, merged, strict=True):
-            self._count.labels(request.profile.value, "issued" if isinstance(answer, Issued) else "refused").inc()
-        return merged
+        return await self._groups.carry_out(requests)
 
     async def count_unissued(self) -> None:
         """Bring the number of open, failed, withheld and unknown intents up to date."""
@@ -126,8 +117,7 @@ class Issuer:
     async def close(self) -> None:
         """Take no more requests and finish what is past JOURNAL."""
         self._closed = True
-        while self._under_way:
-            await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._groups.finish()
 
     def _moment(self) -> Moment:
         """The authority, the bundle and the time that one group is issued under."""
@@ -137,19 +127,25 @@ class Issuer:
             self._authority = Authority.of(signer)
         return Moment(self._authority, signers.bundles(), self._parts.guard.now())
 
-    async def _carried_out(self, linted: Sequence[Linted]) -> list[Issued | Refused]:
-        """JOURNAL to RECORD as a task of its own, which outlives a caller that is cancelled."""
-        task = asyncio.create_task(self._carry_out(linted))
-        self._under_way.add(task)
-        task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+    async def _issue_group(self, requests: Sequence[IssueRequest]) -> list[Issued | Refused]:
+        """All steps, for everybody who asked at the same time."""
+        try:
+            prepared = await self._prepare(requests, self._moment())
+            linted = [each for each in prepared if isinstance(each, Linted)]
+            answers = iter(await self._carry_out(linted) if linted else [])
+        except Exception as error:
+            _log.error("issuance.group_failed", error=str(error))  # said here, for a cancelled caller will not
+            raise
+        merged = [each if isinstance(each, Refused) else next(answers) for each in prepared]
+        for request, answer in zip(requests, merged, strict=True):
+            self._count.labels(request.profile.value, "issued" if isinstance(answer, Issued) else "refused").inc()
+        return merged
 
-    def _finished(self, task: asyncio.Task[list[Issued | Refused]]) -> None:
-        self._under_way.discard(task)
-        # Asked for here, since a cancelled caller will not; a caller that still waits gets it raised.
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            _log.error("issuance.group_failed", error=str(error))
+    async def _prepare(self, requests: Sequence[IssueRequest], moment: Moment) -> list[Linted | Refused]:
+        with self._stage("prepare"):
+            prepared = await self._parts.workers.compute(lambda r: self._preparation.prepare(r, moment), requests)
+        self._checkpoint("after:prepare")
+        return prepared
 
     async def _carry_out(self, linted: Sequence[Linted]) -> list[Issued | Refused]:
         journal, guard, workers = self._parts.journal, self._parts.guard, self._parts.workers

@@ -316,7 +316,7 @@ async def test_open_intents_of_the_last_run_become_unknown_and_are_counted(tmp_p
         keys.gate = threading.Event()
         call = asyncio.create_task(ca.issuer.issue([workload()]))
         await asyncio.wait_for(journalled.wait(), 10)
-        for task in list(ca.issuer._under_way):  # as a killed process would end it
+        for task in tuple(ca.issuer._groups._tasks):  # as a killed process would end it
             task.cancel()
         await asyncio.gather(call, return_exceptions=True)
         keys.gate.set()

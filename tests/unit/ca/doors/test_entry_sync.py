@@ -26,7 +26,7 @@ async def fine() -> None:
 
 
 async def answers(entries: list[Entry], *requests: Request, check=fine, page_size: int = 3) -> list:
-    return [each async for each in serve(sending(*requests), entries, check, page_size)]
+    return [each async for each in serve(sending(*requests), entries, check, lambda: None, page_size)]
 
 
 def entries(count: int) -> list[Entry]:
@@ -104,11 +104,44 @@ async def test_a_stream_that_ends_before_it_began_is_answered_with_nothing() -> 
     assert await answers(entries(1)) == []
 
 
+@pytest.mark.parametrize(
+    ("count", "asked", "times"),
+    [
+        (0, [], 1),
+        (3, [], 1),
+        (7, [], 0),
+        (7, [3], 0),
+        (7, [3, 3], 0),
+        (7, [3, 1], 1),
+        (7, [0], 1),
+    ],
+)
+async def test_an_exchange_is_complete_after_everything_or_a_question_for_less_than_a_page(
+    count: int, asked: list[int], times: int
+) -> None:
+    """A page has 3. That the stream ends is no sign: it ends as well when the agent is gone."""
+    questions = [Request(ids=[f"e{number:03}" for number in range(size)]) for size in asked]
+    completed: list[int] = []
+    sent: list[entry_api.SyncAuthorizedEntriesResponse] = []
+    stream = serve(
+        sending(Request(output_mask=MASK), *questions), entries(count), fine, lambda: completed.append(len(sent)), 3
+    )
+    async for answer in stream:
+        sent.append(answer)
+    assert completed == [len(sent)] * times, "after all was sent, not before"
+
+
+async def test_a_stream_that_ends_before_it_began_completes_nothing() -> None:
+    completed: list[bool] = []
+    assert [each async for each in serve(sending(), entries(1), fine, lambda: completed.append(True), 3)] == []
+    assert completed == []
+
+
 async def test_an_agent_banned_while_its_stream_is_open_gets_nothing_more() -> None:
     async def banned() -> None:
         raise Denied("authorization denied")
 
-    stream = serve(sending(Request(output_mask=MASK), Request(ids=["e001"])), entries(4), banned, 3)
+    stream = serve(sending(Request(output_mask=MASK), Request(ids=["e001"])), entries(4), banned, lambda: None, 3)
     assert len((await anext(stream)).entry_revisions) == 3
     await anext(stream)
     with pytest.raises(Denied):
