@@ -30,7 +30,7 @@ from livery.runtime.logging import configure, get_logger
 from livery.runtime.metrics import Metrics
 from livery.runtime.transport.limits import DoorLimits
 from livery.runtime.transport.listen import Listen, TcpListen, UnixListen
-from livery.wire import agent_api, bundle_api, debug_api, entry_api, logger_api, svid_api
+from livery.wire import agent_api, bundle_api, debug_api, entry_api, livery_api, logger_api, svid_api
 from livery_ca import engine as engines
 from livery_ca.attest.attestor import NodeAttestor
 from livery_ca.attest.authorities import read_authorities
@@ -41,6 +41,7 @@ from livery_ca.config import CaConfig
 from livery_ca.doors.agent import AgentDoor
 from livery_ca.doors.bundle import BundleDoor
 from livery_ca.doors.debug import DebugDoor
+from livery_ca.doors.delivery import DeliveryDoor
 from livery_ca.doors.entry import EntryDoor
 from livery_ca.doors.entry_changes import EntryChanges
 from livery_ca.doors.gate import Gate
@@ -51,6 +52,7 @@ from livery_ca.doors.probes import HealthDoor, Probes
 from livery_ca.doors.svid import SvidDoor, SvidTtls
 from livery_ca.engine import Engine, Surroundings
 from livery_ca.entries.catalog import Catalog
+from livery_ca.entries.deliveries import Deliveries
 from livery_ca.health import Health
 from livery_ca.upkeep import Upkeep, UpkeepParts
 
@@ -96,6 +98,7 @@ class Ca:
     around: Surroundings
     engine: Engine
     catalog: Catalog
+    deliveries: Deliveries
     gate: Gate
     limits: Limits
     health: Health
@@ -110,6 +113,7 @@ class Ca:
             around=around,
             engine=engine,
             catalog=Catalog(store.entries, store.changes, around.clock),
+            deliveries=Deliveries(),
             gate=Gate(store.nodes, store.entries, admin_ids, around.clock, around.audit),
             limits=Limits(_limit_settings(config), around.clock),
             health=Health(around.metrics),
@@ -165,14 +169,16 @@ class Ca:
         ttls = SvidTtls(self.config.default_x509_svid_ttl, self.config.default_jwt_svid_ttl)
         changes = EntryChanges(domain, store.entries, clock, audit)
         agents = AgentDoor(domain, store.nodes, store.tokens, joining, self.limits, clock, audit)
-        entries = EntryDoor(domain, store.entries, changes, self.catalog, self.gate, clock)
+        entries = EntryDoor(domain, store.entries, changes, self.catalog, self.deliveries, self.gate, clock)
         svids = SvidDoor(domain, self.catalog, engine.issuer, engine.jwt_issuer, ttls, self.limits, clock, audit)
         bundles = BundleDoor(domain, engine.authorities, store.bundles)
+        delivery = DeliveryDoor(store.nodes, store.changes, self.deliveries, clock)
         return [
             lambda server: agent_api.add_AgentServicer_to_server(agents, server),
             lambda server: entry_api.add_EntryServicer_to_server(entries, server),
             lambda server: svid_api.add_SVIDServicer_to_server(svids, server),
             lambda server: bundle_api.add_BundleServicer_to_server(bundles, server),
+            lambda server: livery_api.add_DeliveryServicer_to_server(delivery, server),
         ]
 
     def _local_services(self) -> list[AddService]:

@@ -14,6 +14,7 @@ import click
 from livery.wire import entry_api, types_api
 from livery_cli import entry_file
 from livery_cli.client import Peer, ca_at, channel, check_item, seconds
+from livery_cli.delivery import waits_for_agents
 from livery_cli.exits import Exit
 from livery_cli.options import DURATION, ca_socket_option, output_option, timeout_option
 from livery_cli.output import View, show, show_one, watch
@@ -90,6 +91,7 @@ def _texts(value: object) -> list[str]:
 @ca_socket_option
 @timeout_option
 @output_option
+@waits_for_agents
 def create(entry_id: str, ca_socket: str, timeout: timedelta, output: str, **fields: object) -> None:
     """Create an entry."""
     wire = _entry(fields)
@@ -107,6 +109,7 @@ def create(entry_id: str, ca_socket: str, timeout: timedelta, output: str, **fie
 @ca_socket_option
 @timeout_option
 @output_option
+@waits_for_agents
 def update(entry_id: str, ca_socket: str, timeout: timedelta, output: str, **fields: object) -> None:
     """Replace the entry ENTRY_ID with what the options say."""
     wire = _entry(fields)
@@ -190,6 +193,7 @@ def show_(entry_id: str, every: timedelta | None, ca_socket: str, timeout: timed
 @click.argument("entry_ids", nargs=-1, required=True)
 @ca_socket_option
 @timeout_option
+@waits_for_agents
 def delete(entry_ids: tuple[str, ...], ca_socket: str, timeout: timedelta) -> None:
     """Delete entries; their identities are not renewed again."""
     with channel(ca_at(ca_socket)) as opened:
@@ -210,6 +214,7 @@ def delete(entry_ids: tuple[str, ...], ca_socket: str, timeout: timedelta) -> No
 @click.option("--dry-run/--no-dry-run", default=False, help="Say what would change; exit 1 if anything would.")
 @ca_socket_option
 @timeout_option
+@waits_for_agents
 def apply(path: Path, prune: bool, dry_run: bool, ca_socket: str, timeout: timedelta) -> int:
     """Make the CA's entries those of a TOML file of `[[entry]]` tables."""
     wanted = entry_file.read(path)

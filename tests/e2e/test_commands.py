@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from tests.e2e.running import Up, livery, wait_until
-from tests.e2e.workloads import agent_id
+from tests.e2e.workloads import agent_id, selectors_of
 
 Done = subprocess.CompletedProcess[str]
 DONE, NO, USAGE, UNREACHABLE, REFUSED = 0, 1, 2, 3, 4
@@ -97,6 +97,20 @@ def test_a_wrong_field_of_an_entry_is_wrong_usage(up: Up, domain: str, agent: st
     fields = {"--spiffe-id": f"{domain}/x", "--parent-id": agent, "--selector": "unix:uid:1"} | {option: value}
     done = up.livery("entry", "create", *(word for field in fields.items() for word in field))
     says_what_and_why(done, USAGE)
+
+
+def test_what_was_waited_for_is_there(up: Up, domain: str, agent: str, tmp_path: Path) -> None:
+    """An entry that its agent has been given is an identity that can be fetched, and one that was deleted is none."""
+    fields = ("--spiffe-id", f"{domain}/waited", "--parent-id", agent, *selectors_of())
+    made = up.livery("entry", "create", *fields, "--wait", "-o", "name")
+    assert made.returncode == DONE, made.stderr
+    assert made.stderr.splitlines() == [f"has it: {agent}", "every live agent has it"]
+    fetched = up.livery("svid", "x509", "fetch", "--spiffe-id", f"{domain}/waited")
+    assert fetched.returncode == DONE, fetched.stderr
+    assert up.livery("entry", "update", made.stdout.strip(), *fields, "--hint", "h", "--wait").returncode == DONE
+    assert told(up.livery("svid", "x509", "fetch", "--spiffe-id", f"{domain}/waited", "-o", "json"))
+    assert up.livery("entry", "delete", made.stdout.strip(), "--wait").returncode == DONE
+    says_what_and_why(up.livery("svid", "x509", "fetch", "--spiffe-id", f"{domain}/waited"), REFUSED)
 
 
 def test_a_file_of_entries_is_planned_applied_and_pruned(up: Up, domain: str, tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ class FakeCa:
         self.statuses: list[agent_api.PostStatusRequest] = []
         self.signed: list[tuple[str, int]] = []  # entry ID, serial
         self.sent_entries: Counter[str] = Counter()
+        self.asked: list[int] = []  # for how many entries each further question of a synchronisation was
         self.serial_of: Callable[[Any], int | None] = serial_in_metadata
         self._server: grpc.aio.Server | None = None
 
@@ -318,6 +319,7 @@ class _Entry(entry_api.EntryServicer):
         while (request := await context.read()) is not grpc.aio.EOF:
             assert list(request.ids) == sorted(request.ids)
             assert len(request.ids) <= page
+            self._ca.asked.append(len(request.ids))
             wanted = [self._ca.entries[id_] for id_ in request.ids if id_ in self._ca.entries]
             self._ca.sent_entries.update(e.id for e in wanted)
             yield entry_api.SyncAuthorizedEntriesResponse(entries=map(self._ca.entry_message, wanted), more=False)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import structlog
 from grpc.aio import ServicerContext
 
-from livery.identity import TrustDomain
+from livery.identity import TrustDomain, VerifiedX509Svid
 from livery.runtime.clock import Clock
 from livery.wire import entry_api, types_api
 from livery_ca.doors import entry_filter, entry_form, paging
@@ -27,6 +27,7 @@ from livery_ca.doors.gate import Gate, admission_of
 from livery_ca.doors.presence import given
 from livery_ca.doors.refusals import Failed, InvalidArgument, Missing, failing
 from livery_ca.entries.catalog import Catalog
+from livery_ca.entries.deliveries import Deliveries
 from livery_ca.entries.validation import weak_selectors
 from livery_ca.model import Entry
 from livery_ca.store.entries import Entries
@@ -50,6 +51,7 @@ class EntryDoor(entry_api.EntryServicer):
     entries: Entries
     changes: EntryChanges
     catalog: Catalog
+    deliveries: Deliveries
     gate: Gate
     clock: Clock
 
@@ -116,7 +118,14 @@ class EntryDoor(entry_api.EntryServicer):
     ) -> entry_api.GetAuthorizedEntriesResponse:
         """Everything the calling agent is entitled to, in one message."""
         mask = given(request, "output_mask", Mask)
-        entries = await self._entitled(context)
+        position, entries = await self._entitled(context)
+        svid = admission_of(context).caller.identity
+
+        def ended(call: Context) -> None:
+            if call.done():  # the answer was sent, not only made
+                self._note(svid, position)
+
+        context.add_done_callback(ended)  # type: ignore[arg-type]  # the stubs want a class that exists in them only
         return entry_api.GetAuthorizedEntriesResponse(entries=[entry_form.write(entry, mask) for entry in entries])
 
     async def SyncAuthorizedEntries(
@@ -128,15 +137,23 @@ class EntryDoor(entry_api.EntryServicer):
         async def check() -> None:
             await self.gate.admit(_SYNC, caller)
 
-        async for response in serve(request_iterator, await self._entitled(context), check):
+        position, entries = await self._entitled(context)
+        async for response in serve(request_iterator, entries, check, lambda: self._note(caller.identity, position)):
             yield response
 
-    async def _entitled(self, context: Context) -> tuple[Entry, ...]:
+    async def _entitled(self, context: Context) -> tuple[int, tuple[Entry, ...]]:
+        """The calling agent's entries, and the change up to which they know all of them."""
         node = admission_of(context).node
         if node is None:
             raise Failed("caller ID missing from request context")
         with failing("failed to fetch entries"):
-            return await self.catalog.authorized(node.id, node.selectors, self.clock.now())
+            await self.catalog.catch_up()
+            position = self.catalog.position  # read first: what is added to the entries from here on is not claimed
+            return position, await self.catalog.authorized(node.id, node.selectors, self.clock.now())
+
+    def _note(self, svid: VerifiedX509Svid | None, position: int) -> None:
+        if svid is not None:
+            self.deliveries.note(svid, position, self.clock.now())
 
 
 async def _batch(items: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:

@@ -3,7 +3,9 @@
 Owns: the order of messages of SyncAuthorizedEntries. Does not own: which entries those are, or who asks.
 
 Invariants: the first request's mask holds for the whole stream; a page has at most `PAGE_SIZE` entries; an entry the
-agent is not entitled to is never sent, whatever ids it asks for.
+agent is not entitled to is never sent, whatever ids it asks for. The exchange is complete once everything at once was
+sent, or the answer to a request for less than a page: agents ask page by page, so that was the last one. The end of a
+stream says nothing, since an agent that is through and one that is gone look alike.
 """
 
 from __future__ import annotations
@@ -20,18 +22,23 @@ PAGE_SIZE = 500
 Requests = AsyncIterator[entry_api.SyncAuthorizedEntriesRequest]
 Response = entry_api.SyncAuthorizedEntriesResponse
 Check = Callable[[], Awaitable[None]]
+Completed = Callable[[], None]
 
 
 async def serve(
-    requests: Requests, entries: Sequence[Entry], check: Check, page_size: int = PAGE_SIZE
+    requests: Requests, entries: Sequence[Entry], check: Check, completed: Completed, page_size: int = PAGE_SIZE
 ) -> AsyncIterator[Response]:
-    """Answer the stream from `entries`. `check` is asked at each further request, and raises to end the stream."""
+    """Answer the stream from `entries`. `check` is asked at each further request, and raises to end the stream.
+
+    `completed` is called when the agent has been sent everything it lacked.
+    """
     first = await anext(requests, None)
     if first is None:
         return
     mask = _initial_mask(first)
     if len(entries) <= page_size:
         yield Response(entries=[entry_form.write(entry, mask) for entry in entries])
+        completed()
         return
     for page, more in _pages(entries, page_size):
         yield Response(entry_revisions=[_revision(entry) for entry in page], more=more)
@@ -41,6 +48,8 @@ async def serve(
         wanted = [by_id[entry_id] for entry_id in sorted(set(request.ids)) if entry_id in by_id]
         for page, more in _pages(wanted, page_size):
             yield Response(entries=[entry_form.write(entry, mask) for entry in page], more=more)
+        if len(request.ids) < page_size:
+            completed()
 
 
 def _initial_mask(request: entry_api.SyncAuthorizedEntriesRequest) -> types_api.EntryMask | None:

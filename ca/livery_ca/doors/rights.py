@@ -65,6 +65,7 @@ _SERVICES: Mapping[str, Mapping[Class, str]] = {
     },
     "spire.api.server.debug.v1.Debug": {Class.LOCAL: "GetInfo"},
     "spire.api.server.logger.v1.Logger": {Class.LOCAL: "GetLogger SetLogLevel ResetLogLevel"},
+    "livery.v1.Delivery": {_ADMINS: "GetDelivery"},
     "grpc.health.v1.Health": {Class.LOCAL: "Check List Watch"},
 }
 

@@ -73,6 +73,11 @@ class Catalog:
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def position(self) -> int:
+        """The change up to which every answer from now on knows all of them."""
+        return self._seen
+
     async def authorized(self, agent: SpiffeId, selectors: Iterable[Selector], at: datetime) -> tuple[Entry, ...]:
         """The entries this agent is entitled to now, ordered by id."""
         await self.catch_up()

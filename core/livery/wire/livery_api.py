@@ -9,17 +9,32 @@ from livery.wire.livery.v1.change_feed_pb2 import WatchRequest as WatchRequest
 from livery.wire.livery.v1.change_feed_pb2_grpc import ChangeFeedServicer as ChangeFeedServicer
 from livery.wire.livery.v1.change_feed_pb2_grpc import ChangeFeedStub as ChangeFeedStub
 from livery.wire.livery.v1.change_feed_pb2_grpc import add_ChangeFeedServicer_to_server as add_ChangeFeedServicer_to_server
+from livery.wire.livery.v1.delivery_pb2 import AgentDelivery as AgentDelivery
+from livery.wire.livery.v1.delivery_pb2 import GetDeliveryRequest as GetDeliveryRequest
+from livery.wire.livery.v1.delivery_pb2 import GetDeliveryResponse as GetDeliveryResponse
+from livery.wire.livery.v1.delivery_pb2_grpc import DeliveryServicer as DeliveryServicer
+from livery.wire.livery.v1.delivery_pb2_grpc import DeliveryStub as DeliveryStub
+from livery.wire.livery.v1.delivery_pb2_grpc import add_DeliveryServicer_to_server as add_DeliveryServicer_to_server
 
 if TYPE_CHECKING:
     from livery.wire.livery.v1.change_feed_pb2_grpc import ChangeFeedAsyncStub as ChangeFeedAsyncStub
+    from livery.wire.livery.v1.delivery_pb2_grpc import DeliveryAsyncStub as DeliveryAsyncStub
 else:
     ChangeFeedAsyncStub = ChangeFeedStub
+    DeliveryAsyncStub = DeliveryStub
 
 __all__ = [
+    "AgentDelivery",
     "Change",
     "ChangeFeedAsyncStub",
     "ChangeFeedServicer",
     "ChangeFeedStub",
+    "DeliveryAsyncStub",
+    "DeliveryServicer",
+    "DeliveryStub",
+    "GetDeliveryRequest",
+    "GetDeliveryResponse",
     "WatchRequest",
     "add_ChangeFeedServicer_to_server",
+    "add_DeliveryServicer_to_server",
 ]

@@ -57,6 +57,19 @@ async def test_many_entries_come_in_pages_and_only_those_that_changed(here: Insi
     assert set(here.ca.sent_entries) == ({"e07"} if count > 10 else set(here.ca.entries))
 
 
+@pytest.mark.parametrize(("count", "asked"), [(10, []), (11, [10, 1]), (20, [10, 10, 0]), (25, [10, 10, 5])])
+async def test_the_last_question_is_for_less_than_a_page(here: Insides, count: int, asked: list[int]):
+    """By that the CA knows that this node has all its entries; also when it lacks none."""
+    here.ca.orders.page = 10
+    here.ca.entries.clear()
+    here.ca.add(*(entry(f"e{n:02}", created_at=5) for n in range(count)))
+    first = await here.upstream.entries({})
+    assert here.ca.asked == asked
+    here.ca.asked.clear()
+    await here.upstream.entries({e.id: e for e in first})
+    assert here.ca.asked == ([0] if asked else [])
+
+
 async def test_an_id_used_again_after_a_deletion_is_fetched_anew(here: Insides):
     here.ca.orders.page = 1
     known = {e.id: e for e in await here.upstream.entries({})}

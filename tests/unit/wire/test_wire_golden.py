@@ -115,7 +115,7 @@ def test_the_golden_table_says_each_thing_once_and_is_as_large_as_the_interfaces
     rows = golden_rows()
     assert len(rows) == len(set(rows))
     sizes = {kind: sum(row[0] == kind for row in rows) for kind in ("message", "field", "value", "service", "method")}
-    assert sizes == {"message": 195, "field": 387, "value": 30, "service": 13, "method": 78}
+    assert sizes == {"message": 198, "field": 393, "value": 30, "service": 14, "method": 79}
 
 
 def test_no_message_field_enum_or_method_of_the_interfaces_is_missing_or_different() -> None:
