@@ -31,7 +31,6 @@ from livery_ca.doors.refusals import Failed, InvalidArgument, Missing, Refusal, 
 from livery_ca.doors.svid_form import jwt_to_wire, x509_to_wire
 from livery_ca.doors.unoffered import unoffered
 from livery_ca.entries.catalog import Catalog
-from livery_ca.entries.entitlement import choose
 from livery_ca.issuance.jwt import JwtIssuer
 from livery_ca.issuance.pipeline import Issuer
 from livery_ca.issuance.request import Issued, IssueRequest, JwtRequest, Refused
@@ -152,8 +151,7 @@ class SvidDoor(svid_api.SVIDServicer):
             raise Failed("caller ID missing from request context")
         node = admission.node
         with failing("failed to fetch registration entries"):
-            entitled = await self.catalog.authorized(node.id, node.selectors, self.clock.now())
-        return choose(entitled, wanted)
+            return await self.catalog.entitled(node.id, node.selectors, wanted, self.clock.now())
 
     async def _read(
         self, params: Sequence[svid_api.NewX509SVIDParams], entries: Mapping[str, Entry], admission: Admission

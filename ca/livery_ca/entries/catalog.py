@@ -19,7 +19,7 @@ import structlog
 from livery.errors import LiveryError
 from livery.identity import Selector, SpiffeId
 from livery.runtime.clock import Clock
-from livery_ca.entries.entitlement import authorized_entries
+from livery_ca.entries.entitlement import authorized_entries, entitled_entries
 from livery_ca.entries.index import EntryIndex
 from livery_ca.model import Entry, EntryFilter, Listing, Page
 from livery_ca.store.changes import ChangeKind, Since
@@ -82,6 +82,13 @@ class Catalog:
         """The entries this agent is entitled to now, ordered by id."""
         await self.catch_up()
         return authorized_entries(self._index, agent, selectors, at)
+
+    async def entitled(
+        self, agent: SpiffeId, selectors: Iterable[Selector], wanted: Iterable[str], at: datetime
+    ) -> dict[str, Entry]:
+        """Those of the entries with these ids that this agent is entitled to now, by id."""
+        await self.catch_up()
+        return entitled_entries(self._index, agent, selectors, wanted, at)
 
     async def catch_up(self) -> None:
         """Apply every change committed so far; at no cost when there is none."""

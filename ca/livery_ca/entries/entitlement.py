@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from livery.identity import Selector, SpiffeId
-from livery_ca.entries.index import EntryIndex
+from livery_ca.entries.index import EntryIndex, is_alias
 from livery_ca.model import Entry
 
 
@@ -38,10 +38,35 @@ def authorized_entries(
     return tuple(found[each] for each in sorted(found))
 
 
-def choose(entries: Iterable[Entry], wanted: Collection[str]) -> dict[str, Entry]:
-    """Those of the entitled entries that are asked for, by id."""
-    asked = frozenset(wanted)
-    return {entry.id: entry for entry in entries if entry.id in asked}
+def entitled_entries(
+    index: EntryIndex, agent: SpiffeId, selectors: Iterable[Selector], wanted: Iterable[str], at: datetime
+) -> dict[str, Entry]:
+    """Those of `authorized_entries` that have the wanted ids, by id.
+
+    Found from the other end, from each entry up through its parents: what it costs does not grow with the number of
+    entries the agent has.
+    """
+    roots = {agent, *(a.spiffe_id for a in index.aliases(frozenset(selectors)) if not a.expired(at))}
+    asked = (index.get(entry_id) for entry_id in wanted)
+    return {
+        entry.id: entry
+        for entry in asked
+        if entry is not None and not is_alias(entry) and not entry.expired(at) and _is_under(index, entry, roots, at)
+    }
+
+
+def _is_under(index: EntryIndex, entry: Entry, roots: Collection[SpiffeId], at: datetime) -> bool:
+    """Whether one of the roots is above the entry, by way of entries that have not expired."""
+    parents = [entry.parent_id]
+    seen = set(parents)
+    while parents:
+        parent = parents.pop()
+        if parent in roots:
+            return True
+        above = {each.parent_id for each in index.of(parent) if not each.expired(at)} - seen
+        seen |= above
+        parents += above
+    return False
 
 
 def is_admin(own_entries: Iterable[Entry], at: datetime) -> bool:

@@ -24,6 +24,7 @@ class EntryIndex:
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._by_id: dict[str, Entry] = {}
         self._by_parent: dict[SpiffeId, set[str]] = {}
+        self._by_spiffe_id: dict[SpiffeId, set[str]] = {}
         self._aliases: dict[Selector, set[str]] = {}
         for entry in entries:
             self.put(entry)
@@ -44,6 +45,7 @@ class EntryIndex:
                 self._aliases.setdefault(selector, set()).add(entry.id)
         else:
             self._by_parent.setdefault(entry.parent_id, set()).add(entry.id)
+            self._by_spiffe_id.setdefault(entry.spiffe_id, set()).add(entry.id)
 
     def remove(self, entry_id: str) -> None:
         """Forget the entry; nothing happens when there is none."""
@@ -55,10 +57,16 @@ class EntryIndex:
                 _discard(self._aliases, selector, entry_id)
         else:
             _discard(self._by_parent, entry.parent_id, entry_id)
+            _discard(self._by_spiffe_id, entry.spiffe_id, entry_id)
 
     def children(self, parent: SpiffeId) -> Iterator[Entry]:
         """The entries under this parent, node aliases left out."""
         for entry_id in self._by_parent.get(parent, ()):
+            yield self._by_id[entry_id]
+
+    def of(self, spiffe_id: SpiffeId) -> Iterator[Entry]:
+        """The entries for this SPIFFE ID, node aliases left out."""
+        for entry_id in self._by_spiffe_id.get(spiffe_id, ()):
             yield self._by_id[entry_id]
 
     def aliases(self, selectors: frozenset[Selector]) -> Iterator[Entry]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, not_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, func, insert, not_, select, update
 
 from livery.identity import Selector, SpiffeId
 from livery.runtime.clock import Clock
@@ -29,6 +29,11 @@ _TABLE = schema.nodes
 _ALL = NodeFilter()
 _FIRST = Page()
 _BANNED = and_(_TABLE.c.serial == "", _TABLE.c.new_serial == "")
+# Every call of an agent asks these two: made once, they are compiled once.
+_BY_ID = select(_TABLE).where(_TABLE.c.id == bindparam("wanted"))
+_SELECTORS = select(schema.node_selectors).where(
+    schema.node_selectors.c.row_id.between(bindparam("first"), bindparam("last"))
+)
 _MAX_SEQUENCE = 2**63 - 1
 _JOIN_TOKEN = ("spire", "agent", "join_token")
 ALIAS_SELECTOR = "spiffe_id"  # the selector type of the entry that gives a join-token agent its alias
@@ -86,7 +91,7 @@ class Nodes:
 
 def find(connection: Connection, node_id: SpiffeId) -> Node | None:
     """The node, read in the transaction under way."""
-    row = connection.execute(select(_TABLE).where(_TABLE.c.id == str(node_id))).first()
+    row = connection.execute(_BY_ID, {"wanted": str(node_id)}).first()
     return None if row is None else _node(row, _selectors(connection, [row.row_id])[row.row_id])
 
 
@@ -189,9 +194,8 @@ def _list(connection: Connection, wanted: NodeFilter, page: Page) -> Listing[Nod
 def _selectors(connection: Connection, row_ids: list[int]) -> dict[int, list[Selector]]:
     found: defaultdict[int, list[Selector]] = defaultdict(list)
     if row_ids:
-        members = schema.node_selectors
         chosen = set(row_ids)
-        for row in connection.execute(select(members).where(members.c.row_id.between(row_ids[0], row_ids[-1]))):
+        for row in connection.execute(_SELECTORS, {"first": row_ids[0], "last": row_ids[-1]}):
             if row.row_id in chosen:
                 found[row.row_id].append(Selector(row.type, row.value))
     return found

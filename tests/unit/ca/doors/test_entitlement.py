@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from livery.identity import Selector
-from livery_ca.entries.entitlement import authorized_entries, choose, is_admin, is_downstream
+from livery_ca.entries.entitlement import authorized_entries, entitled_entries, is_admin, is_downstream
 from livery_ca.entries.index import EntryIndex
 from livery_ca.model import Entry
 from tests.fakes.clock import START
@@ -85,9 +85,9 @@ def test_replacing_an_entry_moves_it_and_removing_it_takes_it_away() -> None:
     assert len(index) == 1
 
 
-def test_only_what_is_asked_for_is_chosen() -> None:
-    entries = [an_entry("a", AGENT.path, "/a"), an_entry("b", AGENT.path, "/b")]
-    assert list(choose(entries, {"b", "elsewhere"})) == ["b"]
+def test_of_the_entries_only_what_is_asked_for_is_found() -> None:
+    index = EntryIndex([an_entry("a", AGENT.path, "/a"), an_entry("b", AGENT.path, "/b"), an_entry("c", "/x", "/c")])
+    assert list(entitled_entries(index, AGENT, (), {"b", "c", "elsewhere"}, START)) == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -117,3 +117,22 @@ def test_the_closure_is_what_a_search_by_hand_finds(edges: list[tuple[str, str]]
         reached, grew = reached | more, bool(more)
     expected = sorted(entry.id for entry in entries if entry.parent_id.path in reached)
     assert ids_of(EntryIndex(entries)) == expected
+
+
+SELECTOR = Selector.parse("x509pop:subject:cn:one")
+EDGES = st.tuples(st.one_of(PATHS, st.just(SERVER)), PATHS, st.booleans(), st.booleans())
+
+
+@given(st.lists(EDGES, max_size=12), st.booleans())
+def test_asked_for_by_id_or_all_at_once_an_agent_is_entitled_to_the_same(
+    edges: list[tuple[str, str, bool, bool]], has_selector: bool
+) -> None:
+    """The way up from an entry and the way down from the agent agree, aliases, expired entries and circles included."""
+    index = EntryIndex(
+        an_entry(str(number), parent, path, str(SELECTOR) if matches else "a:b", expires_at=START if ended else None)
+        for number, (parent, path, matches, ended) in enumerate(edges)
+    )
+    selectors = [SELECTOR] if has_selector else []
+    down = authorized_entries(index, AGENT, selectors, START)
+    up = entitled_entries(index, AGENT, selectors, [str(number) for number in range(len(edges))], START)
+    assert up == {entry.id: entry for entry in down}
