@@ -13,7 +13,9 @@ import click
 from livery_cli.client import agent_at
 from livery_cli.health import ask_ready
 from livery_cli.options import agent_socket_option, output_option, timeout_option
+from livery_cli.output import Shown
 from livery_cli.role_commands import RoleModules, add_role_commands
+from livery_cli.watching import watchable
 
 
 @click.group()
@@ -25,9 +27,10 @@ def agent() -> None:
 @agent_socket_option
 @timeout_option
 @output_option
-def health(agent_socket: str, timeout: timedelta, output: str) -> int:
+@watchable
+def health(agent_socket: str, timeout: timedelta) -> Shown:
     """Ask the agent how it is; exit 0 if it is ready to serve workloads, 1 with the reason if not."""
-    return ask_ready("agent", agent_at(agent_socket), timeout, output)
+    return ask_ready("agent", agent_at(agent_socket), timeout)
 
 
 add_role_commands(agent, RoleModules("agent", "livery_agent.config:AgentConfig", "livery_agent.main:run"))

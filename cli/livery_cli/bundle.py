@@ -13,8 +13,9 @@ from livery.identity import TrustBundle
 from livery.runtime.spire_types import bundle_from_wire
 from livery.wire import bundle_api, types_api
 from livery_cli.client import ca_at, channel, seconds
-from livery_cli.options import DURATION, ca_socket_option, output_option, timeout_option
-from livery_cli.output import View, show, watch
+from livery_cli.options import ca_socket_option, output_option, timeout_option
+from livery_cli.output import Shown, View, several
+from livery_cli.watching import watchable
 
 VIEW = View(
     {
@@ -50,27 +51,24 @@ def _row(held: TrustBundle) -> dict[str, object]:
 @click.option("--format", "form", type=click.Choice(["spiffe", "pem"]), default="spiffe", show_default=True)
 @ca_socket_option
 @timeout_option
-def show_(form: str, ca_socket: str, timeout: timedelta) -> None:
+@watchable
+def show_(form: str, ca_socket: str, timeout: timedelta) -> Shown:
     """Print the CA's own bundle: SPIFFE JSON, or its X.509 authorities as PEM."""
     with channel(ca_at(ca_socket)) as opened:
         stub = bundle_api.BundleStub(opened)
         held = bundle_from_wire(stub.GetBundle(bundle_api.GetBundleRequest(), timeout=seconds(timeout)))
-    text = held.to_pem() if form == "pem" else held.to_jwks()
-    click.echo(text.decode().rstrip("\n"))
+    text = (held.to_pem() if form == "pem" else held.to_jwks()).decode().rstrip("\n")
+    return Shown(text, [held.trust_domain.name], lambda: text)
 
 
 @bundle.command("list")
-@click.option("--watch", "every", type=DURATION, help="Show it again at this interval.")
 @ca_socket_option
 @timeout_option
 @output_option
-def list_(every: timedelta | None, ca_socket: str, timeout: timedelta, output: str) -> None:
+@watchable
+def list_(ca_socket: str, timeout: timedelta) -> Shown:
     """List the bundles the CA holds: its own and those of federated trust domains."""
-
-    def render() -> None:
-        with channel(ca_at(ca_socket)) as opened:
-            stub = bundle_api.BundleStub(opened)
-            held: list[types_api.Bundle] = [stub.GetBundle(bundle_api.GetBundleRequest(), timeout=seconds(timeout))]
-        show([_row(bundle_from_wire(wire)) for wire in held], VIEW, output)
-
-    watch(render, every)
+    with channel(ca_at(ca_socket)) as opened:
+        stub = bundle_api.BundleStub(opened)
+        held: list[types_api.Bundle] = [stub.GetBundle(bundle_api.GetBundleRequest(), timeout=seconds(timeout))]
+    return several([_row(bundle_from_wire(wire)) for wire in held], VIEW)

@@ -15,9 +15,10 @@ from livery.runtime.directories import runtime_directory, state_directory
 from livery_cli.client import Refused, ca_at, channel, seconds
 from livery_cli.exits import Exit
 from livery_cli.options import ca_socket_option, output_option, timeout_option
-from livery_cli.output import View, show_one
+from livery_cli.output import Shown, View, one
 from livery_cli.role_commands import RoleModules, add_role_commands
 from livery_cli.toml_text import toml
+from livery_cli.watching import watchable
 
 HEALTH = View({"role": "ROLE", "serving": "SERVING"}, name="role")
 _COMMENT = """\
@@ -65,7 +66,8 @@ def init(trust_domain: str, state: Path | None, config_file: Path | None) -> Non
 @ca_socket_option
 @timeout_option
 @output_option
-def health(ca_socket: str, timeout: timedelta, output: str) -> int:
+@watchable
+def health(ca_socket: str, timeout: timedelta) -> Shown:
     """Ask the CA how it is; exit 0 if it serves, 1 if it says that it does not."""
     from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
@@ -77,8 +79,7 @@ def health(ca_socket: str, timeout: timedelta, output: str) -> int:
         )
         answer = check(HealthCheckRequest(), timeout=seconds(timeout))
     serving = answer.status == HealthCheckResponse.SERVING
-    show_one({"role": "ca", "serving": serving}, HEALTH, output)
-    return Exit.DONE if serving else Exit.NO
+    return one({"role": "ca", "serving": serving}, HEALTH, Exit.DONE if serving else Exit.NO)
 
 
 add_role_commands(ca, RoleModules("ca", "livery_ca.config:CaConfig", "livery_ca.main:run"))

@@ -147,6 +147,7 @@ def from_rpc(error: grpc.RpcError, peer: Peer) -> LiveryError:
 _BY_STATUS: dict[grpc.StatusCode, type[LiveryError]] = {
     grpc.StatusCode.UNAVAILABLE: Unreachable,
     grpc.StatusCode.DEADLINE_EXCEEDED: Unreachable,
+    grpc.StatusCode.CANCELLED: Unreachable,  # by the other side, which is stopping: we cancel nothing
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.INVALID_ARGUMENT: BadRequest,
     grpc.StatusCode.INTERNAL: PeerFailed,

@@ -17,7 +17,8 @@ from livery_cli.client import Peer, ca_at, channel, check_item, seconds
 from livery_cli.delivery import waits_for_agents
 from livery_cli.exits import Exit
 from livery_cli.options import DURATION, ca_socket_option, output_option, timeout_option
-from livery_cli.output import View, show, show_one, watch
+from livery_cli.output import Shown, View, one, several, show_one
+from livery_cli.watching import watchable
 from livery_cli.wire_text import entry_row, id_to_wire, selectors_to_wire
 
 VIEW = View(
@@ -126,19 +127,14 @@ def update(entry_id: str, ca_socket: str, timeout: timedelta, output: str, **fie
 @click.option("--parent-id", help="Only entries given through this parent.")
 @click.option("--selector", "selectors", multiple=True, help="Only entries whose selectors are within these.")
 @click.option("--hint", help="Only entries with this hint.")
-@click.option("--watch", "every", type=DURATION, help="Show it again at this interval.")
 @ca_socket_option
 @timeout_option
 @output_option
-def list_(every: timedelta | None, ca_socket: str, timeout: timedelta, output: str, **wanted: object) -> None:
+@watchable
+def list_(ca_socket: str, timeout: timedelta, **wanted: object) -> Shown:
     """List entries."""
-    criteria = _filter(wanted)
-
-    def render() -> None:
-        rows = [entry_row(found) for found in all_entries(ca_at(ca_socket), criteria, timeout)]
-        show(rows, VIEW, output)
-
-    watch(render, every)
+    found = all_entries(ca_at(ca_socket), _filter(wanted), timeout)
+    return several([entry_row(each) for each in found], VIEW)
 
 
 def _filter(wanted: dict[str, object]) -> entry_api.ListEntriesRequest.Filter:
@@ -173,20 +169,16 @@ def all_entries(
 
 @entry.command("show")
 @click.argument("entry_id")
-@click.option("--watch", "every", type=DURATION, help="Show it again at this interval.")
 @ca_socket_option
 @timeout_option
 @output_option
-def show_(entry_id: str, every: timedelta | None, ca_socket: str, timeout: timedelta, output: str) -> None:
+@watchable
+def show_(entry_id: str, ca_socket: str, timeout: timedelta) -> Shown:
     """Show one entry."""
-
-    def render() -> None:
-        with channel(ca_at(ca_socket)) as opened:
-            request = entry_api.GetEntryRequest(id=entry_id)
-            found = entry_api.EntryStub(opened).GetEntry(request, timeout=seconds(timeout))
-        show_one(entry_row(found), VIEW, output)
-
-    watch(render, every)
+    with channel(ca_at(ca_socket)) as opened:
+        request = entry_api.GetEntryRequest(id=entry_id)
+        found = entry_api.EntryStub(opened).GetEntry(request, timeout=seconds(timeout))
+    return one(entry_row(found), VIEW)
 
 
 @entry.command()

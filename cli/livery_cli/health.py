@@ -10,16 +10,15 @@ from http import HTTPStatus
 
 from livery_cli.client import Peer
 from livery_cli.exits import Exit
-from livery_cli.output import View, show_one
+from livery_cli.output import Shown, View, one
 from livery_cli.unix_http import ask
 
 VIEW = View({"role": "ROLE", "serving": "SERVING", "why": "WHY"}, name="role")
 
 
-def ask_ready(role: str, peer: Peer, timeout: timedelta, output: str) -> int:
-    """Print whether the role is ready, and why not; exit 0 or 1."""
+def ask_ready(role: str, peer: Peer, timeout: timedelta) -> Shown:
+    """Whether the role is ready, and why not; exit 0 or 1."""
     answer = ask(peer, "GET", "/ready", timeout=timeout)
     serving = answer.status == HTTPStatus.OK
     why = answer.body.get("why") if isinstance(answer.body, dict) else None
-    show_one({"role": role, "serving": serving, "why": why}, VIEW, output)
-    return Exit.DONE if serving else Exit.NO
+    return one({"role": role, "serving": serving, "why": why}, VIEW, Exit.DONE if serving else Exit.NO)

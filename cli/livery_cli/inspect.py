@@ -6,7 +6,6 @@ as it came.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 import click
 
 from livery_cli.client import agent_at
-from livery_cli.options import DURATION, agent_socket_option, output_option, timeout_option
-from livery_cli.output import View, duration, show, watch
+from livery_cli.options import agent_socket_option, output_option, timeout_option
+from livery_cli.output import Shown, View, duration, several
 from livery_cli.unix_http import ask
+from livery_cli.watching import watchable
 
 VIEW = View(
     {
@@ -29,27 +29,24 @@ VIEW = View(
     },
     name="spiffe_id",
 )
+_TICKING = {"time", "synced_at"}  # they differ at each look, and say nothing new
 
 
 @click.command()
-@click.option("--watch", "every", type=DURATION, help="Show it again at this interval.")
 @agent_socket_option
 @timeout_option
 @output_option
-def inspect(every: timedelta | None, agent_socket: str, timeout: timedelta, output: str) -> None:
+@watchable
+def inspect(agent_socket: str, timeout: timedelta) -> Shown:
     """On a node: identities, expiry, renewals, bundle, last error."""
-
-    def render() -> None:
-        document = _document(agent_socket, timeout)
-        if output == "json":
-            click.echo(json.dumps(document, indent=2))
-            return
-        if output == "table":
-            for line in _summary(document):
-                click.echo(line)
-        show([_row(each) for each in document["identities"]], VIEW, output)
-
-    watch(render, every)
+    document = _document(agent_socket, timeout)
+    rows = several([_row(each) for each in document["identities"]], VIEW)
+    return Shown(
+        document,
+        rows.names,
+        lambda: "\n".join([*_summary(document), rows.people()]),
+        steady={key: value for key, value in document.items() if key not in _TICKING},
+    )
 
 
 def _document(agent_socket: str, timeout: timedelta) -> Mapping[str, Any]:

@@ -14,7 +14,8 @@ import click
 from livery.wire import agent_api, types_api
 from livery_cli.client import Peer, ca_at, channel, seconds
 from livery_cli.options import DURATION, ca_socket_option, output_option, timeout_option
-from livery_cli.output import View, at, show, show_one, watch
+from livery_cli.output import Shown, View, at, one, several
+from livery_cli.watching import watchable
 from livery_cli.wire_text import id_from_wire, id_to_wire, selectors_from_wire
 
 VIEW = View(
@@ -52,27 +53,16 @@ def _row(agent: types_api.Agent) -> dict[str, object]:
 @node.command("list")
 @click.option("--attested-by", help="Only agents attested by this method, such as join_token or x509pop.")
 @click.option("--banned/--not-banned", default=None, help="Only banned agents, or only the others.")
-@click.option("--watch", "every", type=DURATION, help="Show it again at this interval.")
 @ca_socket_option
 @timeout_option
 @output_option
-def list_(
-    attested_by: str | None,
-    banned: bool | None,
-    every: timedelta | None,
-    ca_socket: str,
-    timeout: timedelta,
-    output: str,
-) -> None:
+@watchable
+def list_(attested_by: str | None, banned: bool | None, ca_socket: str, timeout: timedelta) -> Shown:
     """List agents."""
     criteria = agent_api.ListAgentsRequest.Filter(by_attestation_type=attested_by or "")
     if banned is not None:
         criteria.by_banned.value = banned
-
-    def render() -> None:
-        show([_row(agent) for agent in _all(ca_at(ca_socket), criteria, timeout)], VIEW, output)
-
-    watch(render, every)
+    return several([_row(agent) for agent in _all(ca_at(ca_socket), criteria, timeout)], VIEW)
 
 
 def _all(peer: Peer, criteria: agent_api.ListAgentsRequest.Filter, timeout: timedelta) -> Iterator[types_api.Agent]:
@@ -93,11 +83,13 @@ def _all(peer: Peer, criteria: agent_api.ListAgentsRequest.Filter, timeout: time
 @ca_socket_option
 @timeout_option
 @output_option
-def show_(agent_id: str, ca_socket: str, timeout: timedelta, output: str) -> None:
+@watchable
+def show_(agent_id: str, ca_socket: str, timeout: timedelta) -> Shown:
     """Show one agent."""
     with channel(ca_at(ca_socket)) as opened:
         request = agent_api.GetAgentRequest(id=id_to_wire(agent_id))
-        show_one(_row(agent_api.AgentStub(opened).GetAgent(request, timeout=seconds(timeout))), VIEW, output)
+        found = agent_api.AgentStub(opened).GetAgent(request, timeout=seconds(timeout))
+    return one(_row(found), VIEW)
 
 
 @node.command()

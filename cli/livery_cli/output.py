@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import click
+
+from livery_cli.exits import Exit
 
 Row = Mapping[str, object]
 
@@ -26,36 +27,58 @@ class View:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An answer that can be printed in each form, and the exit code that goes with it.
+
+    `steady` is what makes it differ from another answer, where its texts differ with every look (they count seconds).
+    """
+
+    document: object
+    names: Sequence[str]
+    people: Callable[[], str]
+    code: int = Exit.DONE
+    steady: object = None
+
+    def text(self, output: str, *, indent: int | None = 2) -> str:
+        """What is printed, without the last line's end; empty when there is nothing."""
+        if output == "json":
+            return json.dumps(self.document, indent=indent, default=_plain)
+        return "\n".join(self.names) if output == "name" else self.people()
+
+    def mark(self, output: str) -> str:
+        """Two answers of one mark are the same to whoever looks."""
+        if self.steady is None or output == "name":
+            return self.text(output)
+        return json.dumps(self.steady, default=_plain)
+
+    def show(self, output: str) -> None:
+        """Print it."""
+        text = self.text(output)
+        if text:
+            click.echo(text)
+        elif output == "table":
+            click.echo("nothing to show", err=True)
+
+
+def several(rows: Sequence[Row], view: View) -> Shown:
+    """Several things, of any number."""
+    return Shown(list(rows), [str(row[view.name]) for row in rows], lambda: _table(rows, view))
+
+
+def one(row: Row, view: View, code: int = Exit.DONE) -> Shown:
+    """One thing: every key it has, not only the table's columns."""
+    return Shown(row, [str(row.get(view.name))], lambda: _pairs(row), code)
+
+
 def show(rows: Sequence[Row], view: View, output: str) -> None:
     """Print several things."""
-    if output == "json":
-        click.echo(json.dumps(list(rows), indent=2, default=_plain))
-    elif output == "name":
-        for row in rows:
-            click.echo(str(row[view.name]))
-    else:
-        _table(rows, view)
+    several(rows, view).show(output)
 
 
 def show_one(row: Row, view: View, output: str) -> None:
-    """Print one thing: every key it has, not only the table's columns."""
-    if output == "json":
-        click.echo(json.dumps(row, indent=2, default=_plain))
-    elif output == "name":
-        click.echo(str(row[view.name]))
-    else:
-        width = max((len(key) for key in row), default=0)
-        for key, value in row.items():
-            click.echo(f"{key:<{width}}  {cell(value)}")
-
-
-def watch(render: Callable[[], None], every: timedelta | None) -> None:
-    """Render once, or again and again until interrupted."""
-    render()
-    while every is not None:
-        time.sleep(every.total_seconds())
-        click.echo()
-        render()
+    """Print one thing."""
+    one(row, view).show(output)
 
 
 def cell(value: object) -> str:
@@ -88,10 +111,14 @@ def at(seconds: int) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
-def _table(rows: Sequence[Row], view: View) -> None:
+def _pairs(row: Row) -> str:
+    width = max((len(key) for key in row), default=0)
+    return "\n".join(f"{key:<{width}}  {cell(value)}" for key, value in row.items())
+
+
+def _table(rows: Sequence[Row], view: View) -> str:
     if not rows:
-        click.echo("nothing to show", err=True)
-        return
+        return ""
     from rich.console import Console
     from rich.table import Table
 
@@ -101,7 +128,10 @@ def _table(rows: Sequence[Row], view: View) -> None:
     for row in rows:
         table.add_row(*(cell(row.get(key)) for key in view.columns))
     # Into a pipe, columns are never folded: what follows reads lines.
-    Console(width=None if sys.stdout.isatty() else 4096, soft_wrap=not sys.stdout.isatty()).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 4096, soft_wrap=not sys.stdout.isatty())
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def _plain(value: object) -> object:

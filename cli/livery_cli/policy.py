@@ -17,9 +17,10 @@ from livery_cli.decisions import find_decision, policy_at, show_decision
 from livery_cli.exits import Exit
 from livery_cli.health import VIEW
 from livery_cli.options import output_option, policy_socket_option, timeout_option
-from livery_cli.output import show_one
+from livery_cli.output import Shown, one
 from livery_cli.role_commands import RoleModules, add_role_commands
 from livery_cli.unix_http import ask
+from livery_cli.watching import watchable
 
 
 @click.group()
@@ -50,13 +51,14 @@ def check(paths: tuple[Path, ...], output: str) -> int:
 @policy_socket_option
 @timeout_option
 @output_option
-def health(policy_socket: str, timeout: timedelta, output: str) -> int:
+@watchable
+def health(policy_socket: str, timeout: timedelta) -> Shown:
     """Ask the server how it is; exit 0 if it decides, 1 if not, or if it decides by older policies than its files."""
     answer = ask(policy_at(policy_socket), "GET", "/health", timeout=timeout)
     said = answer.body.get("status") if isinstance(answer.body, dict) else None
     serving = answer.status == HTTPStatus.OK and said == "ok"
-    show_one({"role": "policy", "serving": serving, "why": None if serving else said}, VIEW, output)
-    return Exit.DONE if serving else Exit.NO
+    row = {"role": "policy", "serving": serving, "why": None if serving else said}
+    return one(row, VIEW, Exit.DONE if serving else Exit.NO)
 
 
 @click.command()

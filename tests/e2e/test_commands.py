@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from tests.e2e.running import Up, livery, wait_until
+from tests.e2e.running import LIVERY, Up, livery, wait_until
 from tests.e2e.workloads import agent_id, selectors_of
 
 Done = subprocess.CompletedProcess[str]
-DONE, NO, USAGE, UNREACHABLE, REFUSED = 0, 1, 2, 3, 4
+DONE, NO, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 def told(done: Done) -> Any:
@@ -111,6 +112,26 @@ def test_what_was_waited_for_is_there(up: Up, domain: str, agent: str, tmp_path:
     assert told(up.livery("svid", "x509", "fetch", "--spiffe-id", f"{domain}/waited", "-o", "json"))
     assert up.livery("entry", "delete", made.stdout.strip(), "--wait").returncode == DONE
     says_what_and_why(up.livery("svid", "x509", "fetch", "--spiffe-id", f"{domain}/waited"), REFUSED)
+
+
+def test_a_watched_list_is_shown_again_when_it_has_changed(up: Up, domain: str, agent: str) -> None:
+    """One line of JSON for each change, and 130 at Ctrl-C."""
+    looking = ("entry", "list", "--spiffe-id", f"{domain}/watched", "--watch", "--interval", "100ms", "-o", "json")
+    command = [*LIVERY, *looking]
+    with subprocess.Popen(
+        command, env=up.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        assert json.loads(watching.stdout.readline()) == []
+        fields = ("--spiffe-id", f"{domain}/watched", "--parent-id", agent, "--selector", "unix:uid:54323")
+        made = told(up.livery("entry", "create", *fields, "-o", "json"))
+        assert json.loads(watching.stdout.readline()) == [made]
+        assert up.livery("entry", "delete", made["id"]).returncode == DONE
+        assert json.loads(watching.stdout.readline()) == []
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == INTERRUPTED
+        assert (watching.stdout.read(), watching.stderr.read().strip()) == ("", "interrupted")
 
 
 def test_a_file_of_entries_is_planned_applied_and_pruned(up: Up, domain: str, tmp_path: Path) -> None:
