@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from livery_cli.decisions import policy_at, show_decision
 from livery_cli.exits import Exit
-from livery_cli.options import output_option, policy_socket_option, timeout_option
+from livery_cli.options import config_option, output_option, policy_socket_option, timeout_option
 from livery_cli.unix_http import ask
+from livery_cli.vocabulary import configured_vocabulary
 
 
 class Json(click.ParamType[dict[str, Any]]):
@@ -48,6 +50,7 @@ class Json(click.ParamType[dict[str, Any]]):
     type=click.Path(exists=True, path_type=Path),
     help="Ask these policies (a directory or a file) instead of the running server.",
 )
+@config_option
 @policy_socket_option
 @timeout_option
 @output_option
@@ -57,19 +60,28 @@ def can(
     resource: str,
     context: dict[str, Any],
     policies: Path | None,
+    config_file: Path | None,
     policy_socket: str,
     timeout: timedelta,
     output: str,
 ) -> int:
-    """May PRINCIPAL do ACTION (http:GET, grpc, connect, ...) at RESOURCE? Exit 0 yes, 1 no."""
+    """May PRINCIPAL do ACTION (http:GET, grpc, connect, ...) at RESOURCE? Exit 0 yes, 1 no.
+
+    With --policies, the headers and claims that policies may read are those of the server's configuration.
+    """
     if policies is not None:
         from livery_policy.offline import Wish
         from livery_policy.offline import can as can_offline
 
         decision: Mapping[str, Any] = can_offline(
-            Wish(principal, action, resource, context), policies, datetime.now(UTC)
+            Wish(principal, action, resource, context),
+            policies,
+            datetime.now(UTC),
+            configured_vocabulary(config_file),
         )
     else:
+        if click.get_current_context().get_parameter_source("config_file") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--config is for --policies: the running server has its own")
         asked = {"principal": principal, "action": action, "resource": resource, "context": context}
         answer = ask(policy_at(policy_socket), "POST", "/admin/can", asked, timeout=timeout)
         decision = _decision(answer.status, answer.body)

@@ -16,10 +16,11 @@ import click
 from livery_cli.decisions import find_decision, policy_at, show_decision
 from livery_cli.exits import Exit
 from livery_cli.health import VIEW
-from livery_cli.options import output_option, policy_socket_option, timeout_option
+from livery_cli.options import config_option, output_option, policy_socket_option, timeout_option
 from livery_cli.output import Shown, one
 from livery_cli.role_commands import RoleModules, add_role_commands
 from livery_cli.unix_http import ask
+from livery_cli.vocabulary import configured_vocabulary
 from livery_cli.watching import watchable
 
 
@@ -30,12 +31,16 @@ def policy() -> None:
 
 @policy.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@config_option
 @output_option
-def check(paths: tuple[Path, ...], output: str) -> int:
-    """Check policy files and directories, taken together as one set; exit 1 if a server would not load them."""
+def check(paths: tuple[Path, ...], config_file: Path | None, output: str) -> int:
+    """Check policy files and directories, taken together as one set; exit 1 if a server would not load them.
+
+    The headers and claims that policies may read are those of the server's configuration.
+    """
     from livery_policy.offline import check as check_policies
 
-    findings = check_policies(paths)
+    findings = check_policies(paths, configured_vocabulary(config_file))
     if output == "json":
         click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
     else:
