@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -179,13 +180,18 @@ async def test_a_socket_uid_that_is_not_admitted_is_403_and_still_administers(tm
         assert server.ready == {"socket": f"unix:{server.socket}"}
 
 
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder that every user can enter, which pytest's own cannot be."""
+    with tempfile.TemporaryDirectory(prefix="livery-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")
-async def test_another_user_may_connect_and_may_nothing_else(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:-2]:
-        parent.chmod(parent.stat().st_mode | 0o111)
-    async with running(tmp_path, listen_port=None) as server:
+async def test_another_user_may_connect_and_may_nothing_else(open_path: Path) -> None:
+    async with running(open_path, listen_port=None) as server:
         document = json.dumps(question())
         for path, data in ((EVALUATION, document), ("/admin/version", ""), ("/metrics", ""), ("/health", "")):
             command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "curl", "--silent", "--include"]

@@ -74,6 +74,17 @@ def test_a_chain_with_changed_bytes_is_refused_or_true(which: int, changes: list
     refused_in_order(lambda: attested(ders), MalformedEvidence, AttestationRefused)
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_serial_that_is_not_positive_is_refused(which: int) -> None:
+    """With two's complement in mind: the first bit of its first byte."""
+    ders = list(CHAIN)
+    number = x509.load_der_x509_certificate(ders[which]).serial_number
+    serial = number.to_bytes((number.bit_length() + 8) // 8)
+    ders[which] = ders[which].replace(serial, bytes([serial[0] | 0x80]) + serial[1:], 1)
+    with pytest.raises(MalformedEvidence):
+        attested(ders)
+
+
 @THOROUGH
 @given(CHANGES)
 def test_a_csr_with_changed_bytes_is_refused_or_true(changes: list[tuple[int, int]]) -> None:

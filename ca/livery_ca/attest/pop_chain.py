@@ -19,13 +19,22 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from livery.identity import IdentityError, Selector, TrustDomain
 from livery_ca.attest.attestor import AttestationRefused, MalformedEvidence
 
-_FAULTS = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension)
+_FAULTS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    CryptographyDeprecationWarning,  # a serial that is not positive, where warnings are errors
+)
 
 LeafKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
@@ -61,6 +70,8 @@ def read_chain(ders: Sequence[bytes], limits: ChainLimits) -> tuple[x509.Certifi
             cert = x509.load_der_x509_certificate(der)
             key = cert.public_key()
             cert.extensions  # noqa: B018 - read lazily: provoke its failure here and not in the middle of verifying
+            if cert.serial_number <= 0:  # RFC 5280 4.1.2.2
+                raise ValueError("its serial number is not positive")
         except _FAULTS as cause:
             raise MalformedEvidence(f"unable to parse {which}", why=str(cause)[:200]) from cause
         if isinstance(key, rsa.RSAPublicKey) and key.key_size > limits.max_rsa_key_size:
