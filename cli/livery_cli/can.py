@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from livery_cli.decisions import policy_at, show_decision
 from livery_cli.exits import Exit
+from livery_cli.live_ids import complete_spiffe_id
 from livery_cli.options import config_option, output_option, policy_socket_option, timeout_option
 from livery_cli.unix_http import ask
 from livery_cli.vocabulary import configured_vocabulary
@@ -41,9 +42,9 @@ class Json(click.ParamType[dict[str, Any]]):
 
 
 @click.command()
-@click.argument("principal")
+@click.argument("principal", shell_complete=complete_spiffe_id)
 @click.argument("action")
-@click.argument("resource")
+@click.argument("resource", shell_complete=complete_spiffe_id)
 @click.option("--context", type=Json(), default="{}", help='The call\'s context, such as {"http": {"path": "/x"}}.')
 @click.option(
     "--policies",

@@ -16,6 +16,7 @@ from livery_cli import entry_file
 from livery_cli.client import Peer, ca_at, channel, check_item, seconds
 from livery_cli.delivery import waits_for_agents
 from livery_cli.exits import Exit
+from livery_cli.live_ids import complete_entry_id, complete_parent_id, complete_spiffe_id
 from livery_cli.options import DURATION, ca_socket_option, output_option, timeout_option
 from livery_cli.output import Shown, View, one, several, show_one
 from livery_cli.watching import watchable
@@ -43,8 +44,18 @@ def entry() -> None:
 def _fields(command: Callable[..., object]) -> Callable[..., object]:
     """The options that describe an entry, for create and update alike."""
     options = [
-        click.option("--spiffe-id", required=True, help="The identity a matching workload gets."),
-        click.option("--parent-id", required=True, help="The agent (or other identity) it is given through."),
+        click.option(
+            "--spiffe-id",
+            required=True,
+            shell_complete=complete_spiffe_id,
+            help="The identity a matching workload gets.",
+        ),
+        click.option(
+            "--parent-id",
+            required=True,
+            shell_complete=complete_parent_id,
+            help="The agent (or other identity) it is given through.",
+        ),
         click.option("--selector", "selectors", multiple=True, required=True, help="type:value; repeat for each."),
         click.option("--x509-svid-ttl", type=DURATION, help="Life of its X.509-SVIDs; the CA's default if left out."),
         click.option("--jwt-svid-ttl", type=DURATION, help="Life of its JWT-SVIDs; the CA's default if left out."),
@@ -105,7 +116,7 @@ def create(entry_id: str, ca_socket: str, timeout: timedelta, output: str, **fie
 
 
 @entry.command()
-@click.argument("entry_id")
+@click.argument("entry_id", shell_complete=complete_entry_id)
 @_fields
 @ca_socket_option
 @timeout_option
@@ -123,8 +134,8 @@ def update(entry_id: str, ca_socket: str, timeout: timedelta, output: str, **fie
 
 
 @entry.command("list")
-@click.option("--spiffe-id", help="Only entries of this identity.")
-@click.option("--parent-id", help="Only entries given through this parent.")
+@click.option("--spiffe-id", shell_complete=complete_spiffe_id, help="Only entries of this identity.")
+@click.option("--parent-id", shell_complete=complete_parent_id, help="Only entries given through this parent.")
 @click.option("--selector", "selectors", multiple=True, help="Only entries whose selectors are within these.")
 @click.option("--hint", help="Only entries with this hint.")
 @ca_socket_option
@@ -168,7 +179,7 @@ def all_entries(
 
 
 @entry.command("show")
-@click.argument("entry_id")
+@click.argument("entry_id", shell_complete=complete_entry_id)
 @ca_socket_option
 @timeout_option
 @output_option
@@ -182,7 +193,7 @@ def show_(entry_id: str, ca_socket: str, timeout: timedelta) -> Shown:
 
 
 @entry.command()
-@click.argument("entry_ids", nargs=-1, required=True)
+@click.argument("entry_ids", nargs=-1, required=True, shell_complete=complete_entry_id)
 @ca_socket_option
 @timeout_option
 @waits_for_agents

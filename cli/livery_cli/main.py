@@ -32,6 +32,7 @@ COMMANDS = {
     "inspect": Lazy("livery_cli.inspect:inspect", "On a node: identities, expiry, renewals, last error."),
     "can": Lazy("livery_cli.can:can", "May this call be made? Exit 0 yes, 1 no, with the reason."),
     "explain": Lazy("livery_cli.policy:explain", "Why a decision came out as it did."),
+    "completion": Lazy("livery_cli.completion:completion", "Print the script by which a shell completes livery."),
 }
 
 
@@ -94,4 +95,8 @@ def _internal(error: BaseException) -> int:
 
 def main() -> None:
     """The console script."""
+    if instruction := os.environ.get("_LIVERY_COMPLETE"):
+        from livery_cli.completion import answer
+
+        sys.exit(answer(livery, instruction))
     sys.exit(run())

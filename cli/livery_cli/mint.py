@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from livery.identity import SpiffeId
 from livery.wire import svid_api
 from livery_cli.client import ca_at, channel, seconds
+from livery_cli.live_ids import complete_spiffe_id
 from livery_cli.options import DURATION, ca_socket_option, output_option, timeout_option
 from livery_cli.output import View, at, show_one
 from livery_cli.svid_files import pem, write_svid
@@ -39,7 +40,7 @@ def _request(spiffe_id: SpiffeId, dns_names: tuple[str, ...], key: ec.EllipticCu
 
 
 @mint.command("x509")
-@click.argument("spiffe_id")
+@click.argument("spiffe_id", shell_complete=complete_spiffe_id)
 @click.option("--ttl", type=DURATION, help="Its life; the CA's default if left out.")
 @click.option("--dns", "dns_names", multiple=True, help="A DNS name in the certificate; repeat for each.")
 @click.option("--write", "directory", type=click.Path(file_okay=False, path_type=Path), help="Write the files there.")
@@ -74,7 +75,7 @@ def mint_x509(
 
 
 @mint.command("jwt")
-@click.argument("spiffe_id")
+@click.argument("spiffe_id", shell_complete=complete_spiffe_id)
 @click.option("--audience", "audiences", multiple=True, required=True, help="Whom it is for; repeat for each.")
 @click.option("--ttl", type=DURATION, help="Its life; the CA's default if left out.")
 @ca_socket_option

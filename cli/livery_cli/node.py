@@ -13,6 +13,7 @@ import click
 
 from livery.wire import agent_api, types_api
 from livery_cli.client import Peer, ca_at, channel, seconds
+from livery_cli.live_ids import complete_agent_id
 from livery_cli.options import DURATION, ca_socket_option, output_option, timeout_option
 from livery_cli.output import Shown, View, at, one, several
 from livery_cli.watching import watchable
@@ -79,7 +80,7 @@ def _all(peer: Peer, criteria: agent_api.ListAgentsRequest.Filter, timeout: time
 
 
 @node.command("show")
-@click.argument("agent_id")
+@click.argument("agent_id", shell_complete=complete_agent_id)
 @ca_socket_option
 @timeout_option
 @output_option
@@ -93,7 +94,7 @@ def show_(agent_id: str, ca_socket: str, timeout: timedelta) -> Shown:
 
 
 @node.command()
-@click.argument("agent_id")
+@click.argument("agent_id", shell_complete=complete_agent_id)
 @ca_socket_option
 @timeout_option
 def ban(agent_id: str, ca_socket: str, timeout: timedelta) -> None:
@@ -105,7 +106,7 @@ def ban(agent_id: str, ca_socket: str, timeout: timedelta) -> None:
 
 
 @node.command()
-@click.argument("agent_id")
+@click.argument("agent_id", shell_complete=complete_agent_id)
 @ca_socket_option
 @timeout_option
 def evict(agent_id: str, ca_socket: str, timeout: timedelta) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
+import click
 import pytest
 
 from livery.errors import Kind, LiveryError
@@ -78,3 +80,13 @@ def test_a_bad_spiffe_id_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_every_command_has_a_help_that_loads(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([name, "--help"]) == Exit.DONE
     assert "Usage:" in capsys.readouterr().out
+
+
+def test_the_documentation_lists_every_command_and_each_of_their_own() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `livery ([a-z]+)` \| (.*) \|$", page, re.MULTILINE))
+    assert list(rows) == list(COMMANDS)
+    for name, lazy in COMMANDS.items():
+        command = lazy.load()
+        for inner in command.commands if isinstance(command, click.Group) else ():
+            assert f"`{inner}" in rows[name], f"livery {name} {inner}"
