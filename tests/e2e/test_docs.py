@@ -37,7 +37,8 @@ def test_every_command_of_the_quick_start_works_as_written(
 ) -> None:
     short = tempfile.mkdtemp(prefix="lv-docs-")  # the sockets are to be under the state, as the document says
     request.addfinalizer(lambda: shutil.rmtree(short, ignore_errors=True))
-    up = start_up(state=Path(short) / "up")
+    up = start_up(state=Path(short) / "livery" / "up")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     document = ROOT / "docs" / "quickstart.md"
     (policy,) = CEDAR.findall(document.read_text("utf-8"))
     (Path(up.ready["state"]) / "policies" / "mine.cedar").write_text(policy)
@@ -47,8 +48,8 @@ def test_every_command_of_the_quick_start_works_as_written(
         ["bash", "-u", "-c", script],
         cwd=tmp_path,
         env={
-            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-            "STATE": up.ready["state"],
+            "PATH": "/usr/bin:/bin",
+            "XDG_STATE_HOME": short,
             "HOME": str(tmp_path),
             "LANG": "C.UTF-8",
         },

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from livery_cli.up.screen import next_commands
 from tests.e2e.running import Up, alive, livery, wait_until
 
 Start = Callable[..., Up]
@@ -51,6 +53,14 @@ def test_ready_comes_first_and_says_where_everything_is(up: Up) -> None:
         assert Path(ready[field].removeprefix("unix:")).is_socket()
     assert ready["services"]["orders"]["id"] == f"spiffe://{ready['trust_domain']}/orders"
     assert ready["services"]["inventory"]["url"].startswith("https://localhost:")
+
+
+def test_the_three_commands_it_ends_its_first_screen_with_work_as_printed(up: Up) -> None:
+    codes = [
+        subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=False).returncode
+        for command in next_commands(up.ready)
+    ]
+    assert codes == [0, 0, 1]  # the last asks for what is denied
 
 
 def test_ctrl_c_leaves_nothing_running(start_up: Start) -> None:

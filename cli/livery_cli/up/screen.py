@@ -5,9 +5,12 @@ Owns: the three ways of showing one stream of events. Does not own: the facts (`
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console, Group
@@ -172,11 +175,22 @@ def welcome(ready: Mapping[str, object]) -> str:
 def next_commands(ready: Mapping[str, object]) -> list[str]:
     """Three commands, ready to paste."""
     orders, inventory = (f"spiffe://{ready['trust_domain']}/{name}" for name in ("orders", "inventory"))
+    command = program(sys.argv[0])
     return [
-        f"livery inspect --agent-socket {ready['agent_socket']}",
-        f"livery entry list --ca-socket {ready['ca_socket']}",
-        f"livery can {orders} http:DELETE {inventory} --policy-socket {ready['policy_socket']}",
+        f"{command} inspect --agent-socket {ready['agent_socket']}",
+        f"{command} entry list --ca-socket {ready['ca_socket']}",
+        f"{command} can {orders} http:DELETE {inventory} --policy-socket {ready['policy_socket']}",
     ]
+
+
+def program(called_as: str) -> str:
+    """What to type to run this program, which was called as `called_as`, again: its name, if PATH leads to it."""
+    if Path(called_as).name != "livery":
+        return f"{shlex.quote(sys.executable)} -m livery_cli"
+    found = shutil.which("livery")
+    if found is not None and Path(found).resolve() == Path(called_as).resolve():
+        return "livery"
+    return shlex.quote(called_as)
 
 
 def screen(output: str, board: Board) -> Screen:

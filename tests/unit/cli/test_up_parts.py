@@ -16,7 +16,7 @@ from livery_cli.up.layout import Layout
 from livery_cli.up.node_identity import node_identity
 from livery_cli.up.persona import _by_interpreter
 from livery_cli.up.report import Report, report
-from livery_cli.up.screen import PlainScreen, welcome
+from livery_cli.up.screen import PlainScreen, program, welcome
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
 CALL = Call("orders", "inventory", "GET", "/stock/pear", "allowed", "", "", 2.5)
@@ -83,7 +83,7 @@ def test_the_welcome_ends_with_three_commands_to_try() -> None:
     )
     text = welcome({**ready, "policy_address": "localhost:1", "trust_domain": "td", "services": {}})
     last = text.splitlines()[-3:]
-    assert all(line.startswith("  livery ") for line in last)
+    assert all(line.startswith(f"  {program(sys.argv[0])} ") for line in last)
 
 
 def test_sockets_of_a_long_state_path_live_beside_it(tmp_path: Path) -> None:
@@ -123,3 +123,18 @@ def test_each_service_gets_an_interpreter_the_kernel_tells_apart(tmp_path: Path)
     assert f"unix:path:{sorted(seen)[1]}" in orders.selectors
     made = orders.interpreter.stat().st_mtime_ns
     assert _by_interpreter("orders", tmp_path).interpreter.stat().st_mtime_ns == made, "made once, not at each start"
+
+
+def test_what_is_shown_to_paste_is_what_was_typed_unless_path_leads_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "a b" / "bin" / "livery"
+    installed.parent.mkdir(parents=True)
+    installed.write_text("#!/bin/sh\n")
+    installed.chmod(0o755)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert program(str(installed)) == f"'{installed}'"
+    monkeypatch.setenv("PATH", str(installed.parent))
+    assert program(str(installed)) == "livery"
+    assert program(".venv/bin/livery") == ".venv/bin/livery", "PATH leads to another one"
+    assert program("/x/livery_cli/__main__.py") == f"{sys.executable} -m livery_cli"
