@@ -40,6 +40,6 @@ def read(message: Filter | None, ours: TrustDomain) -> EntryFilter:
         parent_id=parent_id,
         selectors=by_selectors,
         federates_with=by_domains,
-        hint=(hint.value or None) if hint is not None else None,  # SPIRE: an empty hint filters nothing
-        downstream=None if downstream is None else downstream.value,
+        hint=(hint.value or None) if hint is not None else None,  # SPIRE: empty filters nothing
+        only_downstream=downstream is not None and downstream.value,  # SPIRE's command always sends one
     )

@@ -56,11 +56,11 @@ def canonical_selectors(selectors: Sequence[Selector]) -> tuple[Selector, ...]:
 
 @dataclass(frozen=True, slots=True)
 class EntryFilter:
-    """What a list of entries is narrowed by; None leaves a field open. Fields given hold together (and)."""
+    """What a list of entries is narrowed by; None (or False) leaves a field open. Fields given hold together (and)."""
 
     spiffe_id: SpiffeId | None = None
     parent_id: SpiffeId | None = None
     selectors: SelectorMatch | None = None
     federates_with: DomainMatch | None = None
     hint: str | None = None
-    downstream: bool | None = None
+    only_downstream: bool = False

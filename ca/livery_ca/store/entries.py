@@ -160,8 +160,8 @@ def _conditions(wanted: EntryFilter) -> list[ColumnElement[bool]]:
         conditions.append(_TABLE.c.parent_id == str(wanted.parent_id))
     if wanted.hint is not None:
         conditions.append(_TABLE.c.hint == wanted.hint)
-    if wanted.downstream is not None:
-        conditions.append(_TABLE.c.downstream == wanted.downstream)
+    if wanted.only_downstream:
+        conditions.append(_TABLE.c.downstream)
     if wanted.selectors is not None:
         conditions.append(matching.by_selectors(_TABLE, schema.entry_selectors, wanted.selectors))
     if wanted.federates_with is not None:

@@ -114,6 +114,8 @@ def test_no_filter_and_an_empty_filter_leave_everything_open() -> None:
     assert node_form.read_filter(None) == NodeFilter() == node_form.read_filter(agent_api.CountAgentsRequest.Filter())
     assert entry_filter.read(None, OURS) == EntryFilter()
     assert entry_filter.read(entry_api.CountEntriesRequest.Filter(by_hint=StringValue()), OURS) == EntryFilter()
+    always_sent_by_spire_server = entry_api.ListEntriesRequest.Filter(by_downstream=BoolValue(value=False))
+    assert entry_filter.read(always_sent_by_spire_server, OURS) == EntryFilter()
 
 
 def test_an_entry_filter_is_read() -> None:
@@ -123,7 +125,7 @@ def test_an_entry_filter_is_read() -> None:
         by_selectors=types_api.SelectorMatch(selectors=[UID, UID], match=types_api.SelectorMatch.MATCH_ANY),
         by_federates_with=types_api.FederatesWithMatch(trust_domains=["partner.test"]),
         by_hint=StringValue(value="h"),
-        by_downstream=BoolValue(value=False),
+        by_downstream=BoolValue(value=True),
     )
     assert entry_filter.read(message, OURS) == EntryFilter(
         spiffe_id=an_id("/web"),
@@ -131,7 +133,7 @@ def test_an_entry_filter_is_read() -> None:
         selectors=SelectorMatch(frozenset({Selector("unix", "uid:1")}), Match.ANY),
         federates_with=DomainMatch(frozenset({TrustDomain("partner.test")}), Match.EXACT),
         hint="h",
-        downstream=False,
+        only_downstream=True,
     )
 
 

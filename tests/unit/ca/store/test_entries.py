@@ -174,8 +174,8 @@ async def test_filters_narrow_by_each_field_and_hold_together(store: Store) -> N
     assert await ids(EntryFilter(parent_id=AGENT)) == ["a", "c"]
     assert await ids(EntryFilter(hint="h")) == ["a", "b"]
     assert await ids(EntryFilter(hint="")) == ["c"]
-    assert await ids(EntryFilter(downstream=True)) == ["a"]
-    assert await ids(EntryFilter(downstream=False)) == ["b", "c"]
+    assert await ids(EntryFilter(only_downstream=True)) == ["a"]
+    assert await ids(EntryFilter(only_downstream=False)) == ["a", "b", "c"]
     assert await ids(EntryFilter(hint="h", parent_id=AGENT)) == ["a"]
     assert await ids(EntryFilter(selectors=SelectorMatch(frozenset(selectors("unix:uid:7")), Match.ANY))) == []
 
