@@ -26,29 +26,29 @@ from livery.runtime.logging import configure, get_logger
 from livery.runtime.metrics import Metrics
 from livery.runtime.transport.limits import DoorLimits
 from livery.runtime.transport.listen import UnixListen
-from livery_agent.attest.node import NodeAttestor
+from livery_agent.attest.node.attestor import NodeAttestor
 from livery_agent.attest.node.join_token import JoinTokenAttestor
 from livery_agent.attest.node.x509pop import X509PopAttestor
-from livery_agent.attest.workload import WorkloadAttestation
+from livery_agent.attest.workload.attestation import WorkloadAttestation
 from livery_agent.attest.workload.unix import UnixAttestor
-from livery_agent.bootstrap import TrustOnFirstUse, presented_authorities, read_bundle_file
 from livery_agent.config import AgentConfig
-from livery_agent.connection import CaConnection, CaDialer
 from livery_agent.doors.admin import AdminDoor
 from livery_agent.doors.health import Health
 from livery_agent.doors.streams import Streams
 from livery_agent.doors.workload_api import DoorParts, WorkloadApi
 from livery_agent.errors import UnusableConfig
-from livery_agent.inspection import Scene
-from livery_agent.jwt_svids import JwtSvids
+from livery_agent.identities.jwt_svids import JwtSvids
+from livery_agent.identities.snapshot import Snapshot, Snapshots
+from livery_agent.inspection.document import Scene
+from livery_agent.inspection.status import Status
+from livery_agent.inspection.telemetry import watch
 from livery_agent.keeper import Keeper, KeeperParts, Terms
+from livery_agent.keeper.renewal import Signer
 from livery_agent.node import Node, NodeParts
-from livery_agent.renewal import Signer
-from livery_agent.seal import Seal
-from livery_agent.snapshot import Snapshot, Snapshots
-from livery_agent.status import Status
-from livery_agent.telemetry import watch
+from livery_agent.node.seal import Seal
 from livery_agent.upstream import Upstream
+from livery_agent.upstream.bootstrap import TrustOnFirstUse, presented_authorities, read_bundle_file
+from livery_agent.upstream.connection import CaConnection, CaDialer
 
 CA_PATH = "/spire/server"
 MAX_ANSWER = 64 * 1024 * 1024  # bytes: a page of entries, a bundle

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from livery.identity import BundleMap, Selector, SpiffeId, TrustBundle, TrustDomain
-from livery_agent.attest.node import NodeAttestor
+from livery_agent.attest.node.attestor import NodeAttestor
 from livery_agent.attest.node.join_token import JoinTokenAttestor
-from livery_agent.connection import CaConnection
-from livery_agent.entry import Entry
-from livery_agent.jwt_svids import JwtSvids
+from livery_agent.identities.entry import Entry
+from livery_agent.identities.jwt_svids import JwtSvids
+from livery_agent.identities.snapshot import Snapshot, Snapshots
+from livery_agent.inspection.status import Status
 from livery_agent.keeper import Keeper, KeeperParts, Terms
+from livery_agent.keeper.renewal import Signer
 from livery_agent.node import Node, NodeParts
-from livery_agent.renewal import Signer
-from livery_agent.seal import Seal
-from livery_agent.snapshot import Snapshot, Snapshots
-from livery_agent.status import Status
+from livery_agent.node.seal import Seal
 from livery_agent.upstream import Upstream
+from livery_agent.upstream.connection import CaConnection
 from tests.fakes.ca import FakeCa, PlainDial
 from tests.fakes.clock import FakeClock
 

@@ -34,7 +34,7 @@ from livery.runtime.clock import Clock
 from livery.runtime.problems import encode_details
 from livery.runtime.spire_types import bundle_to_wire, selector_to_wire, spiffe_id_to_wire
 from livery.wire import agent_api, bundle_api, entry_api, svid_api, types_api
-from livery_agent.entry import Entry
+from livery_agent.identities.entry import Entry
 from tests.pki import TestCa, Twist
 
 SERIAL = "test-serial"  # in the user agent: how a caller over a plain socket shows its certificate

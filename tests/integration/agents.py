@@ -26,7 +26,7 @@ from livery.runtime.transport.limits import DoorLimits
 from livery.runtime.transport.listen import TcpListen
 from livery.wire import workload_api
 from livery_agent.config import AgentConfig
-from livery_agent.entry import Entry
+from livery_agent.identities.entry import Entry
 from livery_agent.main import serve
 from tests.fakes.audit import RecordingAudit
 from tests.fakes.ca import FakeCa

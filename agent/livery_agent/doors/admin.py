@@ -1,7 +1,7 @@
 """The agent's administration socket: read-only HTTP for operators and probes, of use with the CA down.
 
 Owns: GET `/live`, `/ready`, `/metrics` and `/inspect`, as one ASGI application. Does not own: the socket and its
-permissions (0600; `livery.runtime.http`), or the document (`inspection`).
+permissions (0600; `livery.runtime.http`), or the document (`inspection.document`).
 
 Invariant: nothing here changes state or shows a secret.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from livery.runtime.clock import Clock
 from livery.runtime.metrics import CONTENT_TYPE, Metrics
 from livery_agent.doors.health import is_ready
-from livery_agent.inspection import Scene, document
+from livery_agent.inspection.document import Scene, document
 
 JSON = "application/json"
 

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from livery.errors import Kind
 from livery_agent.errors import AgentError
-from livery_agent.snapshot import Snapshot, Snapshots
+from livery_agent.identities.snapshot import Snapshot, Snapshots
 
 WORKLOAD_API = "SpiffeWorkloadAPI"
 

@@ -1,7 +1,7 @@
 """Our values as messages of the SPIFFE Workload API.
 
 Owns: the forms the Workload API prescribes (concatenated DER, PKCS#8, JWKS, trust domain IDs as keys). Pure.
-Does not own: who gets which (`livery_agent.entitlement`) or sending it (`workload_api`).
+Does not own: who gets which (`identities.entitlement`) or sending it (`workload_api`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from livery.identity import JwtSvid, SpiffeId, TrustBundle, VerifiedJwtSvid
 from livery.wire import workload_api
-from livery_agent.entitlement import Bundles, Identities, Served
-from livery_agent.entry import Entry
+from livery_agent.identities.entitlement import Bundles, Identities, Served
+from livery_agent.identities.entry import Entry
 
 # Of a token of another trust domain only these are passed on: the others may mean something else there (SPIRE 1.15).
 REGISTERED_CLAIMS = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})  # RFC 7519 4.1

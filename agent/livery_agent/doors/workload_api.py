@@ -1,8 +1,8 @@
 """The SPIFFE Workload API: identities and bundles for the processes of this machine.
 
 Owns: the RPCs (Fetch{X509SVID,X509Bundles,JWTSVID,JWTBundles}, ValidateJWTSVID), their streams, and the texts that
-SPIRE fixes. Does not own: who calls (the front door and `attest.workload`), what they may have (`entitlement`), or
-how it looks on the wire (`messages`).
+SPIRE fixes. Does not own: who calls (the front door and `attest.workload`), what they may have
+(`identities.entitlement`), or how it looks on the wire (`messages`).
 
 Invariants:
 - Every call carries the security header, and its caller was attested.
@@ -30,11 +30,12 @@ from livery.runtime.audit import Audit
 from livery.runtime.caller import PeerProcess, caller_of
 from livery.runtime.clock import Clock
 from livery.wire import workload_api
-from livery_agent.attest.workload import WorkloadAttestation
+from livery_agent.attest.workload.attestation import WorkloadAttestation
 from livery_agent.attest.workload.unix import require_same
 from livery_agent.doors import messages
 from livery_agent.doors.streams import Streams
-from livery_agent.entitlement import (
+from livery_agent.errors import AgentError, WorkloadUnattested
+from livery_agent.identities.entitlement import (
     Attested,
     Bundles,
     Denied,
@@ -44,10 +45,9 @@ from livery_agent.entitlement import (
     bundles_for,
     identities_for,
 )
-from livery_agent.entry import Entry
-from livery_agent.errors import AgentError, WorkloadUnattested
-from livery_agent.jwt_svids import JwtSvids
-from livery_agent.snapshot import Snapshot, Snapshots
+from livery_agent.identities.entry import Entry
+from livery_agent.identities.jwt_svids import JwtSvids
+from livery_agent.identities.snapshot import Snapshot, Snapshots
 
 HEADER = "workload.spiffe.io"
 

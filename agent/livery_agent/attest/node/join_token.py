@@ -13,7 +13,7 @@ from pathlib import Path
 
 from livery.errors import LiveryError
 from livery.runtime.files import read_private
-from livery_agent.attest.node import NodeProof
+from livery_agent.attest.node.attestor import NodeProof
 from livery_agent.errors import NodeProofUnavailable
 
 MAX_TOKEN = 1024

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from livery.errors import LiveryError
 from livery.runtime.files import read_private
-from livery_agent.attest.node import NodeProof
+from livery_agent.attest.node.attestor import NodeProof
 from livery_agent.errors import NodeProofUnavailable
 
 NONCE_LENGTH = 32

@@ -1,0 +1,120 @@
+"""The one authenticated connection to the CA, replaced as a whole when this node gets a new SVID.
+
+Owns: handing out the channel to one call at a time, and the swap: hold new calls, drain those under way, dial anew,
+let go on (hazard 23). Does not own: TLS and the check of the CA's ID (`livery.runtime.dialer`), nor what is called
+(`calls`).
+
+Invariants: no call begins on a connection that is being replaced; the old connection is closed before the first call
+on the new one, because that call makes the CA forget the old SVID; a call knows whether its connection has been
+superseded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import grpc.aio
+
+from livery.identity import X509Svid
+from livery_agent.errors import CaUnavailable
+
+DRAIN = timedelta(seconds=10)
+
+
+class CaDialer(Protocol):
+    """What is needed of `livery.runtime.dialer.Dialer`."""
+
+    @property
+    def last_refusal(self) -> str | None:
+        """Why the last dial failed, if it did."""
+        ...
+
+    async def start(self) -> grpc.aio.Channel:
+        """Open a channel; it connects when first used."""
+        ...
+
+    async def close(self) -> None:
+        """Close it and everything under way on it."""
+        ...
+
+
+Dial = Callable[[X509Svid | None], CaDialer]
+"""A dialer to the CA that presents this SVID, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A channel that is open now. Its number grows with each swap."""
+
+    channel: grpc.aio.Channel
+    dialer: CaDialer
+    number: int
+
+
+class CaConnection:
+    """Holds the current line; `swap` replaces it, `line` lends it for one call."""
+
+    def __init__(self, dial: Dial, drain: timedelta = DRAIN) -> None:
+        self._dial = dial
+        self._drain = drain
+        self._line: Line | None = None
+        self._numbers = 0
+        self._calls = 0
+        self._open = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._swapping = asyncio.Lock()
+
+    @property
+    def last_refusal(self) -> str | None:
+        """Why the current line's last dial failed, if it did."""
+        return self._line.dialer.last_refusal if self._line else None
+
+    def is_superseded(self, line: Line) -> bool:
+        """Whether the line was replaced (or is about to be) since it was lent."""
+        return self._line is None or self._line.number != line.number or not self._open.is_set()
+
+    @asynccontextmanager
+    async def line(self, wait: timedelta) -> AsyncIterator[Line]:
+        """The current line for one call; during a swap, the new one. Raises `CaUnavailable` after `wait`."""
+        try:
+            async with asyncio.timeout(wait.total_seconds()):
+                await self._open.wait()
+        except TimeoutError as cause:
+            raise CaUnavailable("there is no connection to the CA", why="this node has no identity yet") from cause
+        assert self._line is not None
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield self._line
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def swap(self, svid: X509Svid) -> None:
+        """Call under this SVID from now on. Calls that outlast the drain are cut off, and retried by who made them."""
+        async with self._swapping:
+            self._open.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._drain.total_seconds()):
+                    await self._idle.wait()
+            if self._line is not None:
+                await self._line.dialer.close()
+            dialer = self._dial(svid)
+            self._numbers += 1
+            self._line = Line(await dialer.start(), dialer, self._numbers)
+            self._open.set()
+
+    async def close(self) -> None:
+        """End the connection; calls under way fail, later ones wait in vain."""
+        async with self._swapping:
+            self._open.clear()
+            if self._line is not None:
+                await self._line.dialer.close()
+                self._line = None
