@@ -6,7 +6,7 @@ let go on (hazard 23). Does not own: TLS and the check of the CA's ID (`livery.r
 
 Invariants: no call begins on a connection that is being replaced; the old connection is closed before the first call
 on the new one, because that call makes the CA forget the old SVID; a call knows whether its connection has been
-superseded.
+superseded; a dial that could not even begin (no descriptor left, no room for a socket) is begun again by the next call.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Protocol
 
 import grpc.aio
 
+from livery.errors import LiveryError
 from livery.identity import X509Svid
 from livery_agent.errors import CaUnavailable
 
@@ -43,8 +44,16 @@ class CaDialer(Protocol):
         ...
 
 
-Dial = Callable[[X509Svid | None], CaDialer]
-"""A dialer to the CA that presents this SVID, or nothing."""
+async def opened(dialer: CaDialer) -> grpc.aio.Channel:
+    """The dialer's channel; raises `CaUnavailable` if this machine has nothing left to open one with."""
+    try:
+        return await dialer.start()
+    except OSError as cause:
+        raise CaUnavailable("no connection to the CA can be opened", why=cause.strerror or str(cause)) from cause
+
+
+Dial = Callable[[X509Svid], CaDialer]
+"""A dialer to the CA that presents this SVID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,7 @@ class CaConnection:
     def __init__(self, dial: Dial, drain: timedelta = DRAIN) -> None:
         self._dial = dial
         self._drain = drain
+        self._svid: X509Svid | None = None
         self._line: Line | None = None
         self._numbers = 0
         self._calls = 0
@@ -84,14 +94,14 @@ class CaConnection:
         """The current line for one call; during a swap, the new one. Raises `CaUnavailable` after `wait`."""
         try:
             async with asyncio.timeout(wait.total_seconds()):
-                await self._open.wait()
+                current = await self._current()
         except TimeoutError as cause:
-            raise CaUnavailable("there is no connection to the CA", why="this node has no identity yet") from cause
-        assert self._line is not None
+            why = "it is being replaced" if self._svid else "this node has no identity yet"
+            raise CaUnavailable("there is no connection to the CA", why=why) from cause
         self._calls += 1
         self._idle.clear()
         try:
-            yield self._line
+            yield current
         finally:
             self._calls -= 1
             if not self._calls:
@@ -104,17 +114,38 @@ class CaConnection:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._drain.total_seconds()):
                     await self._idle.wait()
-            if self._line is not None:
-                await self._line.dialer.close()
-            dialer = self._dial(svid)
-            self._numbers += 1
-            self._line = Line(await dialer.start(), dialer, self._numbers)
-            self._open.set()
+            await self._hang_up()
+            self._svid = svid
+            with suppress(LiveryError):  # the next call tries again, and says why if it fails too
+                await self._connect(svid)
 
     async def close(self) -> None:
         """End the connection; calls under way fail, later ones wait in vain."""
         async with self._swapping:
             self._open.clear()
-            if self._line is not None:
-                await self._line.dialer.close()
-                self._line = None
+            self._svid = None
+            await self._hang_up()
+
+    async def _current(self) -> Line:
+        """The line, once there is one that is not being replaced."""
+        while self._line is None or not self._open.is_set():
+            if self._svid is None:
+                await self._open.wait()
+                continue
+            async with self._swapping:  # 1. A swap is under way: wait for its end.
+                if self._line is not None:  # 2. It was given up before it closed anything.
+                    self._open.set()
+                elif self._svid is not None:  # 3. Its dial could not begin.
+                    await self._connect(self._svid)
+        return self._line
+
+    async def _connect(self, svid: X509Svid) -> None:
+        dialer = self._dial(svid)
+        self._line = Line(await opened(dialer), dialer, self._numbers + 1)
+        self._numbers += 1
+        self._open.set()
+
+    async def _hang_up(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            await line.dialer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
@@ -26,6 +27,7 @@ class Dialer:
 
     svid: X509Svid | None
     log: list[str]
+    broken: list[OSError] = field(default_factory=list)
     last_refusal: str | None = None
 
     @property
@@ -33,6 +35,8 @@ class Dialer:
         return self.svid.id.path[1:] if self.svid else "nobody"
 
     async def start(self) -> grpc.aio.Channel:
+        if self.broken:
+            raise self.broken.pop(0)
         self.log.append(f"dial {self.name}")
         return cast("Any", self.name)
 
@@ -43,9 +47,10 @@ class Dialer:
 @dataclass
 class Dials:
     log: list[str] = field(default_factory=list)
+    broken: list[OSError] = field(default_factory=list)  # what the next dials fail with
 
     def __call__(self, svid: X509Svid | None) -> Dialer:
-        return Dialer(svid, self.log)
+        return Dialer(svid, self.log, self.broken)
 
 
 OLD, NEW = CA.issue("/old"), CA.issue("/new")
@@ -116,6 +121,46 @@ async def test_swaps_that_overlap_come_one_after_the_other():
     connection = CaConnection(dials)
     await asyncio.gather(*(connection.swap(svid) for svid in (OLD, NEW, OLD)))
     assert dials.log == ["dial old", "close old", "dial new", "close new", "dial old"]
+
+
+async def test_a_dial_that_could_not_begin_is_begun_again_by_the_next_call():
+    """No descriptor was left for the swap: the old line is gone, and nobody swaps again for half a life."""
+    dials = Dials()
+    connection = CaConnection(dials)
+    await connection.swap(OLD)
+    dials.broken = [OSError(errno.EMFILE, "Too many open files")] * 2
+    await connection.swap(NEW)
+    with pytest.raises(CaUnavailable, match="Too many open files"):
+        async with connection.line(LONG):
+            raise AssertionError("there is no line")
+    async with connection.line(LONG) as line:
+        assert cast("Any", line.channel) == "new"
+    assert dials.log == ["dial old", "close old", "dial new"]
+
+
+async def test_a_swap_that_is_given_up_leaves_the_line_it_found():
+    connection = CaConnection(Dials())
+    await connection.swap(OLD)
+    async with connection.line(LONG):
+        swap = asyncio.create_task(connection.swap(NEW))
+        await settle()
+        swap.cancel()
+        await asyncio.gather(swap, return_exceptions=True)
+    async with connection.line(LONG) as line:
+        assert cast("Any", line.channel) == "old"
+
+
+async def test_of_many_calls_that_find_no_line_one_dials_and_all_have_it():
+    dials = Dials(broken=[OSError(errno.EMFILE, "Too many open files")])
+    connection = CaConnection(dials)
+    await connection.swap(OLD)
+
+    async def call() -> object:
+        async with connection.line(LONG) as line:
+            return line.channel
+
+    assert await asyncio.gather(*(call() for _ in range(5))) == ["old"] * 5
+    assert dials.log == ["dial old"]
 
 
 async def test_after_the_end_there_is_no_line():
