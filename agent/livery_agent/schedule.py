@@ -88,6 +88,12 @@ def due(items: Iterable[R], now: datetime) -> tuple[R, ...]:
     )
 
 
+def most_urgent(items: Iterable[Renewable], now: datetime) -> Renewal | None:
+    """Of the SVIDs these items still have, the one that ends first; None if they have none that lives."""
+    alive = (item.renewal for item in items if item.renewal is not None and not item.renewal.is_over(now))
+    return min(alive, key=lambda renewal: renewal.expires_at, default=None)
+
+
 def tick(renewals: Iterable[Renewal]) -> timedelta:
     """How often to look: a twentieth of the shortest life held, five seconds at most."""
     shortest = min((renewal.lifetime for renewal in renewals), default=MAX_TICK * TICKS_PER_LIFE)

@@ -32,12 +32,12 @@ from livery_agent.errors import (
     NodeMustReattest,
     NodeProofUnavailable,
     NodeRefused,
-    NotInForce,
 )
 from livery_agent.identities.entry import Entry
 from livery_agent.identities.jwt_svids import JwtSvids, withdrawn_keys
 from livery_agent.identities.snapshot import Identity, Snapshot, Snapshots, merged
 from livery_agent.inspection.status import Status
+from livery_agent.keeper.pace import Chore, Pace
 from livery_agent.keeper.renewal import Signer
 from livery_agent.node import Node
 from livery_agent.node.seal import Seal
@@ -81,14 +81,6 @@ class Terms:
 
 
 @dataclass(slots=True)
-class _Chore:
-    """A piece of recurring work and when (on the stopwatch) it may be tried next."""
-
-    name: str
-    not_before: float = 0.0
-
-
-@dataclass(slots=True)
 class _Memory:
     """What the keeper knows beside the snapshot."""
 
@@ -106,7 +98,8 @@ class Keeper:
         self._terms = terms
         self._memory = _Memory()
         self.first_step = asyncio.Event()
-        self._own, self._sync, self._sign = _Chore("node"), _Chore("sync"), _Chore("sign")
+        self._own, self._sync, self._sign = Chore("node"), Chore("sync"), Chore("sign")
+        self._pace = Pace(parts.status, parts.clock, parts.random, terms.interval)
 
     async def run(self) -> NoReturn:
         """Work until cancelled; raises `NodeLost` when the node's identity is beyond repair."""
@@ -114,7 +107,7 @@ class Keeper:
         while True:
             await self.step()
             self.first_step.set()
-            await self._p.clock.sleep(self._tick().total_seconds())
+            await self._p.clock.sleep(self._nap())
 
     async def resume(self) -> None:
         """Take up what the last run left on disk. Raises `StateUnreadable`."""
@@ -169,14 +162,17 @@ class Keeper:
         return TrustBundle(last.trust_domain, both)
 
     async def _lose(self, cause: LiveryError) -> NoReturn:
-        await self._p.node.forget()
+        try:
+            await self._p.node.forget()
+        except LiveryError as error:
+            log.warning("this node's identity could not be removed from disk", error=str(error))
         raise NodeLost(
             "this node has no identity, and the agent stops",
             why=str(cause),
             fix=cause.fix or "give it new evidence (a join token, a valid certificate) and start it again",
         ) from cause
 
-    async def _take_refusal(self, refusal: NodeRefused, chore: _Chore) -> None:
+    async def _take_refusal(self, refusal: NodeRefused, chore: Chore) -> None:
         """The CA no longer accepts our certificate: attest anew if that is possible, else stop (SPIRE 1.15)."""
         if isinstance(refusal, NodeBanned):
             await self._lose(refusal)
@@ -252,7 +248,8 @@ class Keeper:
             signed = await self._p.signer.sign(batch, BundleMap.of(*filter(None, [self._snapshot.bundle])))
             self._p.status.succeeded(self._sign.name)
             self._p.status.note_skew("svids", self._p.signer.skew)
-            self._p.status.renewals += sum(1 for identity in signed if not identity.refusal)
+            renewed = [new for old, new in zip(batch, signed, strict=True) if new.svid is not old.svid]
+            self._p.status.renewals += len(renewed)
             fresh = {identity.entry.id: identity for identity in signed}
             identities = tuple(fresh.get(i.entry.id, i) for i in self._snapshot.identities)
             self._publish(replace(self._snapshot, identities=identities))
@@ -261,48 +258,33 @@ class Keeper:
         return schedule.due(self._snapshot.identities, self._p.clock.now())
 
     def _most_urgent(self) -> schedule.Renewal | None:
-        due = self._due()
-        return due[0].renewal if due else None
+        return schedule.most_urgent(self._due(), self._p.clock.now())
 
     # The frame around it all
 
     async def _attempt(
-        self, chore: _Chore, work: Callable[[], Awaitable[None]], urgent: schedule.Renewal | None
+        self, chore: Chore, work: Callable[[], Awaitable[None]], urgent: schedule.Renewal | None
     ) -> None:
-        """Do it if its pause is over; note how it went and when it may be tried next."""
-        if not self._is_time(chore):
+        """Do it if its pause is over, and see what a failure says about this node."""
+        if not self._pace.is_time(chore):
             return
         try:
             await work()
         except NodeRefused as refusal:
-            self._note(chore, refusal, urgent)
+            self._pace.failed(chore, refusal, urgent)
             await self._take_refusal(refusal, chore)
         except NodeLost:
             raise
         except LiveryError as error:
-            self._note(chore, error, urgent)
+            self._pace.failed(chore, error, urgent)
             self._suspect_own_certificate(chore)
         except Exception as error:  # task boundary: the agent outlives its own mistakes
             log.exception("unexpected error", work=chore.name)
-            self._note(chore, error, urgent)
+            self._pace.failed(chore, error, urgent)
         else:
-            self._p.status.note_skew(chore.name, "")
-            over = self._p.status.succeeded(chore.name)
-            if over is not None:
-                log.info("recovered", work=chore.name, after=over.times)
-            chore.not_before = self._p.clock.monotonic() + (self._spread_interval() if chore is self._sync else 0.0)
+            self._pace.succeeded(chore, rests=chore is self._sync)
 
-    def _note(self, chore: _Chore, error: Exception, urgent: schedule.Renewal | None) -> None:
-        now = self._p.clock.now()
-        failure = self._p.status.failed(chore.name, str(error), now)
-        self._p.status.note_skew(chore.name, str(error) if isinstance(error, NotInForce) else "")
-        remaining = urgent.expires_at - now if urgent else None
-        wait = schedule.pause(failure.times, self._terms.interval, remaining).total_seconds()
-        chore.not_before = self._p.clock.monotonic() + wait
-        if failure.times == 1:
-            log.warning("work failed", work=chore.name, error=str(error), again_in=round(wait, 1))
-
-    def _suspect_own_certificate(self, chore: _Chore) -> None:
+    def _suspect_own_certificate(self, chore: Chore) -> None:
         """A CA that answers at the TLS layer and turns our certificate away has no status to tell us so."""
         failure = self._p.status.failures.get(chore.name)
         refusal = self._p.connection.last_refusal
@@ -311,17 +293,10 @@ class Keeper:
         if self._p.node.may_reattest and OUR_IDENTITY in refusal:
             self._memory.refused = NodeRefused("the CA turns this node's certificate away", why=refusal)
 
-    def _is_time(self, chore: _Chore) -> bool:
-        return self._p.clock.monotonic() >= chore.not_before
-
-    def _spread_interval(self) -> float:
-        # A fleet that started together must not ask together for ever.
-        return self._terms.interval.total_seconds() * (1 + schedule.draw_jitter(self._p.random))
-
-    def _tick(self) -> timedelta:
+    def _nap(self) -> float:
         held = [i.renewal for i in self._snapshot.identities if i.renewal]
         own = [self._p.node.renewal] if self._p.node.renewal else []
-        return min(schedule.tick(held + own), self._terms.interval)
+        return self._pace.nap((self._own, self._sync, self._sign), held + own)
 
     @property
     def _snapshot(self) -> Snapshot:

@@ -164,6 +164,7 @@ async def test_a_batch_the_ca_finds_too_large_is_halved_until_it_is_not():
         await here.keeper.step()
         await here.pass_time(timedelta(minutes=2))
         assert all(i.svid is not None for i in here.snapshots.current.identities)
+        assert here.status.renewals == 20, "what was asked for again in a smaller batch is no renewal yet"
 
 
 async def test_the_nearest_to_its_end_is_renewed_first():
@@ -248,6 +249,22 @@ async def test_svids_of_a_tainted_authority_are_replaced_at_once_and_only_once()
         assert len(here.ca.signed) == signed
 
 
+async def test_an_agent_that_restarts_with_its_own_authority_tainted_replaces_its_certificate_all_the_same():
+    """Once the authority is dropped, no connection would be left to mend it over."""
+    async with insides(entry("a")) as here:
+        own = here.node.svid
+        here.ca.rotate(taint=True)
+        here.clock.advance(INTERVAL * 2)
+        await here.keeper.step()
+        assert here.node.svid == own, "the bundle is known, and the next step would renew"
+        await here.restart()
+        await here.pass_time(INTERVAL)
+        assert here.node.svid != own
+        renewed = here.node.svid
+        await here.pass_time(timedelta(minutes=1))
+        assert here.node.svid == renewed, "once"
+
+
 async def test_a_rotation_without_taint_replaces_nothing_early():
     async with insides(entry("a")) as here:
         serial = here.serial("a")
@@ -330,6 +347,19 @@ async def test_short_svids_are_renewed_in_time_after_an_outage_of_a_third_of_the
             assert here.snapshots.current.identities[0].is_usable(here.clock.now())
 
 
+async def test_an_identity_that_has_no_svid_yet_takes_no_attempts_from_one_that_is_about_to_end():
+    """What has nothing to lose may wait; what ends in half a minute may not wait as long as that."""
+    async with insides(entry("a"), start=False) as here:
+        here.ca.orders.svid_ttl = timedelta(minutes=1)
+        await here.keeper.step()
+        here.ca.orders.lose_reply.add("BatchNewX509SVID")
+        here.ca.add(entry("b"))
+        await here.pass_time(timedelta(seconds=30))
+        before = here.ca.calls["BatchNewX509SVID"]
+        await here.pass_time(timedelta(seconds=25))
+        assert here.ca.calls["BatchNewX509SVID"] - before >= 8
+
+
 async def test_an_outage_does_not_bring_a_storm_of_calls():
     async with insides(entry("a")) as here:
         here.ca.orders.away = True
@@ -370,6 +400,18 @@ async def test_a_banned_node_forgets_its_svid_and_ends_even_if_it_could_attest_a
         with pytest.raises(NodeLost, match="banned"):
             await here.pass_time(INTERVAL)
         assert here.seal.load().node is None
+
+
+async def test_a_banned_node_ends_also_when_the_disk_is_full():
+    async with insides(entry("a")) as here:
+
+        async def full(_: object) -> None:
+            raise StorageFull("no room to write the state")
+
+        here.seal.save = full  # type: ignore[method-assign, assignment]
+        here.ca.orders.refuse = REASON.AGENT_BANNED
+        with pytest.raises(NodeLost, match="banned"):
+            await here.pass_time(INTERVAL)
 
 
 async def test_a_node_that_the_ca_calls_expired_and_that_is_not_by_its_own_clock_reports_the_skew_and_stays():
@@ -511,6 +553,23 @@ async def test_the_keeper_runs_by_itself_on_its_clock():
                 await asyncio.sleep(0.01)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_the_ca_is_asked_once_in_every_interval_and_not_at_every_other_tick():
+    """The pause after a synchronisation ends between two ticks: the keeper looks then, and not a tick later."""
+    async with insides(entry("a"), start=False) as here:
+        here.chance = 1.0  # the longest pause: 5.5 s
+        running = asyncio.create_task(here.keeper.run())
+        async with asyncio.timeout(10):
+            await here.keeper.first_step.wait()
+        before = here.ca.calls["SyncAuthorizedEntries"]
+        for _ in range(240):
+            await here.clock.sleepers(1)
+            here.clock.advance(0.25)
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert 10 <= here.ca.calls["SyncAuthorizedEntries"] - before <= 11
 
 
 async def test_the_keeper_publishes_svids_and_the_bundle_that_verifies_them_together():
