@@ -4,7 +4,8 @@ Owns: the cache, and that callers who want the same token at the same time share
 which token (`doors`).
 
 Invariants: a token is served only for the entry edition and audience it was made for, and only while it is valid at
-this node's own time. The cache is bounded; the token least recently used goes first.
+this node's own time. The cache is bounded, in number and in the size of what it keeps; the token least recently used
+goes first. A request that nobody waits for any more is given up: who asks and leaves, again and again, leaves nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from livery.errors import LiveryError
 from livery.identity import JwtSvid, TrustBundle
 from livery.runtime.clock import Clock
 from livery.runtime.logging import get_logger
-from livery_agent.errors import CaAnswerUnusable, NotInForce
+from livery_agent.errors import CaAnswerUnusable, CaUnavailable, NotInForce
 from livery_agent.identities.entry import Entry
 from livery_agent.schedule import Renewal, draw_jitter
 
@@ -29,6 +30,7 @@ log = get_logger(__name__)
 # With a usable token at hand, a slow CA is not waited for longer than this.
 PATIENCE = timedelta(seconds=5)
 MAX_REQUESTS = 32  # under way at the CA at one time
+MAX_KEPT = 16 * 1024  # bytes: a longer token (of thousands of audiences) is served and not kept
 
 Key = tuple[tuple[str, int, int], tuple[str, ...]]
 
@@ -47,6 +49,14 @@ class _Held:
     renewal: Renewal
 
 
+@dataclass(slots=True)
+class _Request:
+    """One request to the CA, and how many wait for it."""
+
+    task: asyncio.Task[JwtSvid]
+    waiting: int = 0
+
+
 class JwtSvids:
     """The tokens of this node's workloads."""
 
@@ -56,7 +66,7 @@ class JwtSvids:
         self._clock = clock
         self._random = random
         self._held: OrderedDict[Key, _Held] = OrderedDict()
-        self._under_way: dict[Key, asyncio.Task[JwtSvid]] = {}
+        self._under_way: dict[Key, _Request] = {}
         self._places = asyncio.Semaphore(MAX_REQUESTS)
 
     def __len__(self) -> int:
@@ -77,8 +87,11 @@ class JwtSvids:
             return held.svid
         try:
             async with asyncio.timeout(PATIENCE.total_seconds()):
-                return await self._fetched(key, entry)
+                return await self._fetched(key, entry, renewing=True)
         except (LiveryError, TimeoutError) as error:
+            if self._held.get(key) is not held or held.renewal.is_over(self._clock.now()):
+                why = str(error) or "the CA is slow, and the token at hand has ended"
+                raise CaUnavailable("there is no new JWT-SVID", why=why) from error
             log.warning("serving a JWT-SVID past its half life", spiffe_id=str(entry.spiffe_id), error=repr(error))
             return held.svid
 
@@ -89,24 +102,33 @@ class JwtSvids:
 
     async def close(self) -> None:
         """Stop what is under way."""
-        tasks = list(self._under_way.values())
+        tasks = [request.task for request in self._under_way.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _fetched(self, key: Key, entry: Entry) -> JwtSvid:
-        task = self._under_way.get(key)
-        if task is None:
-            task = asyncio.create_task(self._fetch(key, entry))
-            self._under_way[key] = task
-            task.add_done_callback(lambda done: self._landed(key, done))
-        # One caller that goes away must not take the token from the others.
-        return await asyncio.shield(task)
+    async def _fetched(self, key: Key, entry: Entry, *, renewing: bool = False) -> JwtSvid:
+        """The token of the one request for this key. A renewal goes on without its callers: a slow CA may be in time."""
+        request = self._under_way.get(key)
+        if request is None:
+            request = _Request(asyncio.create_task(self._fetch(key, entry)), waiting=1 if renewing else 0)
+            self._under_way[key] = request
+            request.task.add_done_callback(lambda _: self._landed(key, request))
+        request.waiting += 1
+        try:
+            # One caller that goes away must not take the token from the others.
+            return await asyncio.shield(request.task)
+        finally:
+            request.waiting -= 1
+            if not request.waiting and not request.task.done():
+                del self._under_way[key]  # at once: who comes now must not wait for what is being given up
+                request.task.cancel()
 
-    def _landed(self, key: Key, task: asyncio.Task[JwtSvid]) -> None:
-        self._under_way.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # seen, even if every caller has left
+    def _landed(self, key: Key, request: _Request) -> None:
+        if self._under_way.get(key) is request:
+            del self._under_way[key]
+        if not request.task.cancelled():
+            request.task.exception()  # seen, even if every caller has left
 
     async def _fetch(self, key: Key, entry: Entry) -> JwtSvid:
         async with self._places:
@@ -116,6 +138,8 @@ class JwtSvids:
         if svid.expires_at <= now:
             why = f"it ended {svid.expires_at.isoformat()}, it is {now.isoformat()} here"
             raise NotInForce("the CA's JWT-SVID has expired at this node's time", why=why, fix="compare the clocks")
+        if len(svid.token) > MAX_KEPT:
+            return svid
         self._held[key] = _Held(svid, Renewal(now, svid.expires_at, draw_jitter(self._random)))
         self._held.move_to_end(key)
         while len(self._held) > self._size:

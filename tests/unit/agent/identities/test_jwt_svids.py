@@ -13,7 +13,7 @@ from livery.identity import JwtSvid, Selector, SpiffeId
 from livery_agent.errors import CaAnswerUnusable, CaUnavailable, NotInForce
 from livery_agent.identities.entry import Entry
 from livery_agent.identities.jwt_svids import JwtSvids, withdrawn_keys
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import FakeClock, settle
 from tests.pki import TestCa
 
 ENTRY = Entry("e1", SpiffeId.parse("spiffe://example.org/orders"), frozenset({Selector.parse("unix:uid:1")}))
@@ -126,6 +126,57 @@ async def test_a_caller_that_leaves_does_not_take_the_token_from_the_others(svid
     mint.gate.set()
     assert (await second).id == ENTRY.spiffe_id
     assert len(mint.asked) == 1
+
+
+async def test_what_nobody_waits_for_any_more_is_given_up(svids: JwtSvids, mint: Mint):
+    """A workload that asks for another audience each time and hangs up leaves no work behind."""
+    mint.gate.clear()
+    asking = [asyncio.create_task(svids.get(ENTRY, [f"a{n}"])) for n in range(100)]
+    await asyncio.sleep(0)
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    again = asyncio.create_task(svids.get(ENTRY, ["a1"]))
+    await settle()
+    assert len(svids._under_way) == 1
+    mint.gate.set()
+    assert (await again).id == ENTRY.spiffe_id
+
+
+async def test_a_token_that_ended_while_a_slow_ca_was_waited_for_is_not_served(
+    svids: JwtSvids, mint: Mint, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("livery_agent.identities.jwt_svids.PATIENCE", timedelta(milliseconds=20))
+    await svids.get(ENTRY, ["a"])
+    clock.advance(TTL - timedelta(seconds=2))
+    mint.gate.clear()
+    asking = asyncio.create_task(svids.get(ENTRY, ["a"]))
+    await settle()
+    clock.advance(timedelta(seconds=5))
+    with pytest.raises(CaUnavailable):
+        await asking
+
+
+async def test_a_token_withdrawn_while_a_slow_ca_was_waited_for_is_not_served(
+    svids: JwtSvids, mint: Mint, clock: FakeClock
+):
+    await svids.get(ENTRY, ["a"])
+    clock.advance(TTL / 2)
+    mint.gate.clear()
+    mint.away = True
+    asking = asyncio.create_task(svids.get(ENTRY, ["a"]))
+    await settle()
+    svids.forget(frozenset({mint.ca.key_id}))
+    mint.gate.set()
+    with pytest.raises(CaUnavailable, match="the CA is away"):
+        await asking
+
+
+async def test_a_huge_token_is_served_and_not_kept(svids: JwtSvids, mint: Mint):
+    """A thousand of them would be the agent's memory."""
+    huge = [f"audience-{n}" for n in range(2000)]
+    assert len((await svids.get(ENTRY, huge)).audience) == 2000
+    assert len(svids) == 0
 
 
 async def test_the_token_least_recently_used_goes_first(svids: JwtSvids, mint: Mint):
