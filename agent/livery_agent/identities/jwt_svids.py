@@ -108,7 +108,7 @@ class JwtSvids:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _fetched(self, key: Key, entry: Entry, *, renewing: bool = False) -> JwtSvid:
-        """The token of the one request for this key. A renewal goes on without its callers: a slow CA may be in time."""
+        """The token of the one request for this key. A renewal goes on without its callers."""
         request = self._under_way.get(key)
         if request is None:
             request = _Request(asyncio.create_task(self._fetch(key, entry)), waiting=1 if renewing else 0)

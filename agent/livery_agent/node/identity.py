@@ -87,13 +87,14 @@ class Node:
 
     async def attest(self, trusted: TrustBundle | None) -> TrustBundle:
         """Prove this node to the CA and take the identity it gives; returns the CA's bundle, kept on disk already."""
-        key = await self._next_key()
+        key, method = await self._next_key(), self._parts.attestor.method
         proof = self._parts.attestor.prove()
-        joined = await self._parts.upstream.join(JoinRequest(self._parts.attestor.method, proof, request(key)), trusted)
-        svid = self._accept(joined.issued, key, joined.bundle)
-        await self._parts.seal.save_bundle(joined.bundle)
-        await self._take(replace(svid, reattestable=joined.reattestable))
-        log.info("attested this node", spiffe_id=str(svid.svid.id), method=self._parts.attestor.method)
+        with self._parts.connection.awaiting_another():
+            joined = await self._parts.upstream.join(JoinRequest(method, proof, request(key)), trusted)
+            svid = self._accept(joined.issued, key, joined.bundle)
+            await self._parts.seal.save_bundle(joined.bundle)
+            await self._take(replace(svid, reattestable=joined.reattestable))
+        log.info("attested this node", spiffe_id=str(svid.svid.id), method=method)
         return joined.bundle
 
     async def renew(self, bundle: TrustBundle) -> None:

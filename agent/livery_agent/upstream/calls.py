@@ -19,7 +19,7 @@ import grpc.aio
 
 from livery.identity import IdentityError, JwtSvid, TrustBundle, TrustDomain
 from livery.wire import agent_api, bundle_api, entry_api, svid_api
-from livery_agent.errors import CaAnswerUnusable, CaUnavailable
+from livery_agent.errors import AgentError, CaAnswerUnusable, CaUnavailable, NodeRefused
 from livery_agent.identities.entry import Entry
 from livery_agent.upstream import joining, sync
 from livery_agent.upstream.connection import CaConnection, CaDialer, Line, opened
@@ -165,17 +165,23 @@ class Upstream:
     async def _call(self, what: str, do: Callable[[Line], Awaitable[T]]) -> T:
         """Do it on the current line; again on the next one if that line was replaced meanwhile."""
         for _ in range(MAX_ATTEMPTS):
+            failure: AgentError | None = None
             async with self._connection.line(self._patience) as line:
                 try:
                     return await do(line)
                 except grpc.aio.AioRpcError as error:
-                    if not self._connection.is_superseded(line):
-                        raise failure_of(what, error, self._connection.last_refusal) from error
+                    failure = failure_of(what, error, self._connection.last_refusal)
+                    failure.__cause__ = error
                 except asyncio.CancelledError:
                     # Closing a channel cancels its calls, which looks like being cancelled ourselves.
                     task = asyncio.current_task()
                     if not self._connection.is_superseded(line) or (task is not None and task.cancelling()):
                         raise
+            if isinstance(failure, NodeRefused):
+                # An attestation may be under way that has made this line's SVID void. Nothing holds the line by now.
+                await self._connection.decided()
+            if failure is not None and not self._connection.is_superseded(line):
+                raise failure
         raise CaUnavailable(what, why="the connection was replaced again and again")
 
 

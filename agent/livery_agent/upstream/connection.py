@@ -12,8 +12,8 @@ superseded; a dial that could not even begin (no descriptor left, no room for a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -79,6 +79,8 @@ class CaConnection:
         self._idle = asyncio.Event()
         self._idle.set()
         self._swapping = asyncio.Lock()
+        self._decided = asyncio.Event()
+        self._decided.set()
 
     @property
     def last_refusal(self) -> str | None:
@@ -88,6 +90,19 @@ class CaConnection:
     def is_superseded(self, line: Line) -> bool:
         """Whether the line was replaced (or is about to be) since it was lent."""
         return self._line is None or self._line.number != line.number or not self._open.is_set()
+
+    @contextmanager
+    def awaiting_another(self) -> Iterator[None]:
+        """While this node attests anew: the CA may forget the current line's SVID before its successor is here."""
+        self._decided.clear()
+        try:
+            yield
+        finally:
+            self._decided.set()
+
+    async def decided(self) -> None:
+        """Wait until it is known whether the current line will be replaced; at once if nothing is under way."""
+        await self._decided.wait()
 
     @asynccontextmanager
     async def line(self, wait: timedelta) -> AsyncIterator[Line]:

@@ -454,6 +454,28 @@ async def test_a_node_that_can_attest_again_does_so_instead_of_renewing(tmp_path
         assert here.ca.calls["AttestAgent"] == 2
 
 
+async def test_hazard_23_a_call_refused_while_this_node_attests_anew_is_made_again_on_the_new_connection(
+    tmp_path: Path,
+):
+    """The CA has the new certificate on record as soon as it has signed it; we have it a round trip later."""
+    async with insides(entry("a"), attestor=attestor(tmp_path)) as here:
+        here.ca.orders.slow.add("GetBundle")
+        here.ca.orders.held.clear()
+        here.clock.advance(timedelta(minutes=31))
+        fetched = here.ca.calls["GetBundle"]
+        attesting = asyncio.create_task(here.keeper.step())
+        async with asyncio.timeout(10):
+            while here.ca.calls["GetBundle"] == fetched:
+                await asyncio.sleep(0.001)
+            asking = asyncio.create_task(here.upstream.jwt_svid("a", ["db"]))
+            while not here.ca.calls["NewJWTSVID"]:
+                await asyncio.sleep(0.001)
+            here.ca.orders.held.set()
+            assert (await asking).audience == ("db",)
+            await attesting
+        assert here.ca.calls["NewJWTSVID"] == 2, "once on the old connection and once on the new one"
+
+
 async def test_a_node_whose_svid_ended_while_the_ca_was_away_attests_again(tmp_path: Path):
     async with insides(entry("a"), attestor=attestor(tmp_path)) as here:
         here.ca.orders.away = True
