@@ -58,7 +58,7 @@ class CaAnswerUnusable(AgentError):
 
 
 class NotInForce(CaAnswerUnusable):
-    """A certificate that is not valid by our own clock: one of the two clocks is wrong ."""
+    """A certificate that is not valid by our own clock: one of the two clocks is wrong."""
 
     code = "clock_skew"
 

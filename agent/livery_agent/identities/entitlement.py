@@ -5,8 +5,9 @@ Does not own: status codes, messages or streams (`doors`).
 
 Invariants (hazard 25):
 - Not matched by any entry is a denial. Before the first synchronisation nobody is denied: we do not know yet.
-- The default identity (the oldest entry's) decides: while it awaits its first SVID the answer waits, and once it has
-  expired there is no answer. No other identity ever slips into its place.
+- The default identity (the oldest entry's) decides: while it awaits its first SVID the answer waits, and while signing
+  it fails, or once it has expired, there is no answer. No other identity slips into its place, unless the CA declines
+  to sign for it.
 - An expired SVID is never part of an answer.
 """
 
@@ -74,14 +75,14 @@ def identities_for(snapshot: Snapshot, attested: Attested, now: datetime) -> Ide
     matched = snapshot.matching(attested)
     if not matched:
         return Denied()
-    awaited = [identity for identity in matched if identity.svid is not None or identity.is_pending]
-    if not awaited:
-        return NotNow(f"the CA did not sign: {matched[0].refusal}")
-    if awaited[0].is_pending:
+    default = next((identity for identity in matched if not identity.is_declined), matched[0])
+    if default.is_pending:
         return Pending()
-    if not awaited[0].is_usable(now):
+    if default.svid is None:
+        return NotNow(default.refusal)
+    if not default.is_usable(now):
         return EXPIRED
-    served = tuple(Served(i.svid, i.entry.hint) for i in awaited if i.svid is not None and i.is_usable(now))
+    served = tuple(Served(i.svid, i.entry.hint) for i in matched if i.svid is not None and i.is_usable(now))
     return Identities(served, Bundles(own, _federated(snapshot, matched)))
 
 

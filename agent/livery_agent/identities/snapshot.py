@@ -25,8 +25,9 @@ from livery_agent.schedule import Renewal
 class Identity:
     """An entry and the SVID held for it, if there is one.
 
-    `made_for` is the edition of the entry the SVID was issued for. `refusal` is why the CA would not sign for this
-    entry at the last attempt; an identity refused and without an SVID is not waited for.
+    `made_for` is the edition of the entry the SVID was issued for. `refusal` is why the last attempt to have it signed
+    failed. An identity that the CA declines to sign for, and without an SVID, is not waited for; one whose failure is
+    `passing` is, by whoever it is the default identity of.
     """
 
     entry: Entry
@@ -34,6 +35,7 @@ class Identity:
     renewal: Renewal | None = None
     made_for: tuple[str, int, int] | None = None
     refusal: str = ""
+    passing: bool = False
 
     def is_usable(self, now: datetime) -> bool:
         """Whether there is an SVID and it has not expired."""
@@ -48,6 +50,11 @@ class Identity:
     def is_pending(self) -> bool:
         """Whether an SVID is on its way for the first time."""
         return self.svid is None and not self.refusal
+
+    @property
+    def is_declined(self) -> bool:
+        """Whether there is no SVID and, as the CA says, none to come."""
+        return self.svid is None and bool(self.refusal) and not self.passing
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from livery.identity import BundleMap
 from livery.runtime.clock import Clock
 from livery.runtime.logging import get_logger
-from livery_agent.errors import AgentError, CaAnswerUnusable, CaOverloaded, NotInForce
+from livery_agent.errors import AgentError, CaOverloaded, CaRefused, CaUnavailable, NotInForce
 from livery_agent.identities.snapshot import Identity
 from livery_agent.node.keys import new_key, request
 from livery_agent.schedule import draw_jitter, pause
@@ -102,7 +102,7 @@ class Signer:
         rest = pause(failures, self._interval, remaining)
         self._resting[edition] = _Rest(failures, self._clock.monotonic() + rest.total_seconds())
         log.warning("no new SVID", spiffe_id=str(identity.entry.spiffe_id), error=str(verdict), failures=failures)
-        return replace(identity, refusal=str(verdict))
+        return replace(identity, refusal=str(verdict), passing=not isinstance(verdict, CaRefused))
 
 
 def _requests(batch: Sequence[Identity]) -> tuple[list[ec.EllipticCurvePrivateKey], list[SigningRequest]]:
@@ -115,7 +115,7 @@ def _judged(
     identity: Identity, key: ec.EllipticCurvePrivateKey, answer: Issued | Unsigned, moment: Moment
 ) -> Identity | AgentError:
     if isinstance(answer, Unsigned):
-        return CaAnswerUnusable("the CA did not sign", why=answer.why)
+        return (CaUnavailable if answer.passing else CaRefused)("the CA did not sign", why=answer.why)
     try:
         accepted = accept(answer, key, identity.entry.spiffe_id, moment)
     except AgentError as error:

@@ -87,6 +87,13 @@ def test_an_expired_svid_is_never_part_of_an_answer():
     assert names(identities_for(both, US, NOW + HOUR)) == ["old"]
 
 
+def test_while_signing_the_default_identity_fails_no_other_takes_its_place():
+    """A service must not call itself something else because the CA had an internal error."""
+    failing = replace(pending("old", age=50), refusal="the CA did not sign: internal error", passing=True)
+    answer = identities_for(snapshot(failing, valid("new")), US, NOW)
+    assert answer == NotNow("the CA did not sign: internal error")
+
+
 def test_an_identity_the_ca_refuses_is_not_waited_for():
     refused = replace(pending("old", age=50), refusal="policy says no")
     assert names(identities_for(snapshot(refused, valid("new")), US, NOW)) == ["new"]

@@ -158,6 +158,16 @@ async def test_a_refusal_of_one_identity_does_not_delay_another():
         assert here.svid("b") is not None
 
 
+@pytest.mark.parametrize(("code", "passing"), [(13, True), (14, True), (7, False), (5, False)])
+async def test_a_failure_that_may_pass_is_told_from_a_refusal(code: int, passing: bool):
+    async with insides(entry("a"), start=False) as here:
+        here.ca.orders.decline["a"] = (code, "failed to sign X509-SVID")
+        await here.keeper.step()
+        identity = here.snapshots.current.identities[0]
+        assert identity.refusal == "the CA did not sign: failed to sign X509-SVID"
+        assert identity.is_declined is not passing
+
+
 async def test_a_batch_the_ca_finds_too_large_is_halved_until_it_is_not():
     async with insides(*(entry(f"e{n:02}") for n in range(20)), start=False) as here:
         here.ca.orders.max_batch = 3
