@@ -65,7 +65,7 @@ class Pace:
         """Seconds until the next look: a tick of the lives held, or less if a chore's pause ends before that."""
         now = self.clock.monotonic()
         pauses = (chore.not_before - now for chore in chores if chore.not_before > now)
-        return max(min(schedule.tick(lives).total_seconds(), *pauses), BREATH)
+        return max(min((schedule.tick(lives).total_seconds(), *pauses)), BREATH)  # a long step leaves no pause
 
     def _spread_interval(self) -> float:
         # A fleet that started together must not ask together for ever.
