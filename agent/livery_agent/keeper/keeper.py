@@ -151,6 +151,7 @@ class Keeper:
             if isinstance(cause, NodeProofUnavailable) and self._p.node.svid is not None:
                 raise  # a file that may come back, while we still serve what we hold
             await self._lose(cause)
+        self._p.status.acknowledged = None  # a CA that has just met this node knows neither its bundle nor its version
         self._publish(replace(self._snapshot, bundles=self._snapshot.bundles.with_bundle(bundle)))
 
     def _trusted(self) -> TrustBundle | None:

@@ -246,6 +246,15 @@ async def test_an_acknowledgement_that_failed_is_made_up_for():
         assert here.status.acknowledged == 2
 
 
+async def test_a_ca_that_forgot_this_node_is_told_its_bundle_and_version_again(tmp_path: Path):
+    async with insides(entry("a"), attestor=attestor(tmp_path)) as here:
+        told = here.ca.statuses[-1]
+        here.ca.forget_nodes()
+        await here.pass_time(INTERVAL + SECOND * 2)
+        assert here.ca.statuses == [told, told]
+        assert told.agent_version
+
+
 async def test_svids_of_a_tainted_authority_are_replaced_at_once_and_only_once():
     async with insides(entry("a"), entry("b")) as here:
         serials, own = (here.serial("a"), here.serial("b")), here.node.svid
