@@ -24,12 +24,14 @@ from livery.runtime.logging import get_logger
 from livery_agent.errors import CaAnswerUnusable, CaUnavailable, NotInForce
 from livery_agent.identities.entry import Entry
 from livery_agent.schedule import Renewal, draw_jitter
+from livery_agent.turns import Turns
 
 log = get_logger(__name__)
 
 # With a usable token at hand, a slow CA is not waited for longer than this.
 PATIENCE = timedelta(seconds=5)
 MAX_REQUESTS = 32  # under way at the CA at one time
+MAX_REQUESTS_PER_ENTRY = 8
 MAX_KEPT = 16 * 1024  # bytes: a longer token (of thousands of audiences) is served and not kept
 
 Key = tuple[tuple[str, int, int], tuple[str, ...]]
@@ -67,7 +69,7 @@ class JwtSvids:
         self._random = random
         self._held: OrderedDict[Key, _Held] = OrderedDict()
         self._under_way: dict[Key, _Request] = {}
-        self._places = asyncio.Semaphore(MAX_REQUESTS)
+        self._turns = Turns(MAX_REQUESTS, MAX_REQUESTS_PER_ENTRY)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -131,7 +133,7 @@ class JwtSvids:
             request.task.exception()  # seen, even if every caller has left
 
     async def _fetch(self, key: Key, entry: Entry) -> JwtSvid:
-        async with self._places:
+        async with self._turns.turn(entry.id):
             svid = await self._source.jwt_svid(entry.id, key[1])
         now = self._clock.now()
         _require_fit(svid, entry, key[1])

@@ -38,10 +38,12 @@ from livery.runtime.caller import PeerProcess
 from livery.runtime.clock import Clock
 from livery.runtime.transport.peer import still_same
 from livery_agent.errors import WorkloadChanged, WorkloadUnattested
+from livery_agent.turns import Turns
 
 TYPE = "unix"
 MAX_HASHES = 256  # programs whose hash is remembered
-THREADS = 4
+THREADS = 8
+THREADS_PER_USER = 2  # a program changed again and again is hashed again and again: that is its user's own time
 _DELETED = " (deleted)"
 _EFFECTIVE = 1  # proc(5): "Uid:  real  effective  saved  filesystem"
 
@@ -58,6 +60,8 @@ class Credentials:
 class UnixAttestor:
     """Reads /proc in threads of its own: a name service that hangs, or a big program, holds up no other work.
 
+    One user's processes are looked at by two threads at most, so that big programs hold up their own user alone.
+
     Programs of more than `hash_limit` bytes get no `sha256` selector; 0 means none is ever hashed.
     """
 
@@ -65,11 +69,13 @@ class UnixAttestor:
 
     def __init__(self, hash_limit: int, clock: Clock) -> None:
         self._hashes = ProgramHashes(hash_limit, clock)
+        self._turns = Turns(THREADS, THREADS_PER_USER)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="attest-unix")
 
     async def attest(self, process: PeerProcess) -> frozenset[Selector]:
         """The selectors of the process; raises `WorkloadChanged` if it is not, or does not stay, who connected."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._attest, process)
+        async with self._turns.turn(process.uid):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._attest, process)
 
     def close(self) -> None:
         """Let the threads end."""

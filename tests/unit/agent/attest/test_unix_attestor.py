@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import grp
 import hashlib
 import os
 import pwd
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,11 +18,12 @@ from pathlib import Path
 import pytest
 
 from livery.identity import Selector
+from livery.runtime.caller import PeerProcess
 from livery.runtime.clock import SystemClock
 from livery_agent.attest.workload.attestation import WorkloadAttestation
 from livery_agent.attest.workload.unix import Credentials, ProgramHashes, UnixAttestor
 from livery_agent.errors import WorkloadChanged, WorkloadUnattested
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import FakeClock, settle
 from tests.fakes.processes import Peer, connected
 
 BIG = 1 << 40
@@ -131,6 +134,29 @@ async def test_hazard_13_a_process_that_ends_while_it_is_looked_at_is_not_descri
     with pytest.raises(WorkloadChanged):
         await attestor.attest(peer.process)
     attestor.close()
+
+
+async def test_one_users_big_programs_hold_up_nobody_elses_processes(peer: Peer):
+    """A program that is changed again and again is hashed for every call; and calls cost nothing."""
+    may_end = threading.Event()
+
+    class Slow(UnixAttestor):
+        def _attest(self, process: PeerProcess) -> frozenset[Selector]:
+            if process.uid == 1001:
+                may_end.wait(20)
+            return frozenset({Selector("unix", f"uid:{process.uid}")})
+
+    attestor = Slow(0, SystemClock())
+    calls = [asyncio.create_task(attestor.attest(replace(peer.process, uid=1001))) for _ in range(100)]
+    try:
+        await settle()
+        async with asyncio.timeout(10):
+            assert of(await attestor.attest(replace(peer.process, uid=1002)), "uid") == {"1002"}
+        assert not any(call.done() for call in calls)
+    finally:
+        may_end.set()
+        await asyncio.gather(*calls)
+        attestor.close()
 
 
 async def test_a_program_that_was_replaced_on_disk_has_a_hash_and_no_path(attestor: UnixAttestor, tmp_path: Path):

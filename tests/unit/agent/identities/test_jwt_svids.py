@@ -143,6 +143,18 @@ async def test_what_nobody_waits_for_any_more_is_given_up(svids: JwtSvids, mint:
     assert (await again).id == ENTRY.spiffe_id
 
 
+async def test_one_entrys_many_requests_leave_places_for_others(svids: JwtSvids, mint: Mint):
+    mint.gate.clear()
+    asking = [asyncio.create_task(svids.get(ENTRY, [f"a{n}"])) for n in range(100)]
+    await settle()
+    other = asyncio.create_task(svids.get(replace(ENTRY, id="e2"), ["a"]))
+    await settle()
+    assert ("e2", ("a",)) in mint.asked
+    assert len(mint.asked) == 9
+    mint.gate.set()
+    await asyncio.gather(other, *asking)
+
+
 async def test_a_token_that_ended_while_a_slow_ca_was_waited_for_is_not_served(
     svids: JwtSvids, mint: Mint, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ):
