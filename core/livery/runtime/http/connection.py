@@ -1,7 +1,7 @@
 """One connection of an HTTP server, from accept to close: who it is, and the bytes of TLS.
 
 Owns: the handshake, the peer it yields, the seat the connection takes, and a transport that encrypts what the HTTP
-protocol above writes. Does not own: HTTP (`http_protocol`), nor what a peer may do.
+protocol above writes. Does not own: HTTP (`protocol`), nor what a peer may do.
 
 TLS is driven here, over `TlsEngine`, because the event loops close a refused handshake without an alert and without
 telling anybody. Invariants: the protocol above exists only once its peer is known, so not one byte reaches it before;
@@ -84,6 +84,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The network is connected."""
         self._raw = cast("asyncio.Transport", transport)
+
+    def abort(self) -> None:
+        """Close at once, whoever it is and however far it came."""
+        self._raw.abort()
 
     def enter(self, peer: HttpPeer, carrier: Carrier) -> None:
         """The peer is known: from here on the HTTP protocol has the word."""

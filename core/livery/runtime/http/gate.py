@@ -2,7 +2,7 @@
 
 Owns: `HttpPeer` (found by applications with `peer_of`), the standard `tls` extension beside it, the check of the
 caller's identity on every request, the bound on bodies, request ids and the one log line of a request. Does not own:
-what a peer may do, nor finding out who it is (`http_connection`).
+what a peer may do, nor finding out who it is (`connection`).
 
 Invariants: the application sees no request of a peer whose certificate has ended or whose authority was withdrawn; what
 it finds in `scope["extensions"]["livery.peer"]` was put there by us, whatever a client sends.

@@ -1,7 +1,7 @@
 """uvicorn's HTTP/1.1 protocol, with a bound on everything a peer can make us wait for or keep.
 
 Owns: the time for a request's head and body, the time a slow reader gets, the size of a head and the number of
-pipelined requests. Does not own: HTTP itself (uvicorn, httptools), nor who the peer is (`http_connection`).
+pipelined requests. Does not own: HTTP itself (uvicorn, httptools), nor who the peer is (`connection`).
 
 Invariant: no peer holds a connection without making progress; whatever it sends, the answer is 400, 408, 431 or the end
 of the connection, never an exception.

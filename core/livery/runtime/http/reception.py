@@ -1,7 +1,7 @@
 """Who may come in to an HTTP server: the steps of authentication, and the record of who was refused.
 
 Owns: the TLS context of the moment, the identification of peers, their seats, and the check that an identity let in
-earlier still holds. Does not own: bytes (`http_connection`), requests (`http_gate`).
+earlier still holds. Does not own: bytes (`connection`), requests (`gate`).
 
 Invariants: a peer's chain is verified against the bundle of its own trust domain before it becomes an `HttpPeer`, and
 again at its next request whenever the bundles have changed.

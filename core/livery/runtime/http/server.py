@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import weakref
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -26,7 +27,7 @@ import uvicorn
 from livery.errors import Kind, LiveryError
 from livery.runtime.audit import Audit
 from livery.runtime.clock import Clock
-from livery.runtime.http.connection import LocalConnection, TlsConnection
+from livery.runtime.http.connection import Connection, LocalConnection, TlsConnection
 from livery.runtime.http.gate import Application, HttpPeer
 from livery.runtime.http.protocol import HttpBounds, HttpProtocol
 from livery.runtime.http.reception import HttpReception
@@ -74,6 +75,7 @@ class HttpServer:
         self._uvicorn = _Uvicorn(config)
         self._reception = HttpReception(listen, self._options, clock, audit, metrics)
         self._connection = TlsConnection if isinstance(listen, TcpListen) else LocalConnection
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._bound: Bound | None = None
         self._serving: asyncio.Task[None] | None = None
         # uvicorn makes a protocol per accepted connection by calling this.
@@ -102,8 +104,8 @@ class HttpServer:
             return
         self._uvicorn.stop(grace)
         await self._serving
-        for connection in list(self._uvicorn.server_state.connections):
-            connection.transport.abort()
+        for connection in list(self._connections):  # uvicorn knows only of those whose peer is known
+            connection.abort()
         self._bound.release()
         self._serving = None
 
@@ -128,7 +130,9 @@ class HttpServer:
         def protocol(peer: HttpPeer) -> HttpProtocol:
             return HttpProtocol(config, (server_state, app_state), peer, self._reception.parts())
 
-        return self._connection(self._reception, protocol)
+        connection = self._connection(self._reception, protocol)
+        self._connections.add(connection)
+        return connection
 
 
 def _config(app: Application) -> uvicorn.Config:

@@ -523,6 +523,16 @@ async def test_a_request_that_does_not_end_is_cut_after_the_grace(world: World, 
         assert (await pending).json()["code"] == "server_stops"
 
 
+async def test_a_stopped_server_answers_nobody_who_was_still_shaking_hands(world: World) -> None:
+    server = world.tcp(HttpOptions(limits=DoorLimits(handshake_timeout=60.0)))
+    await server.start()
+    async with connected(server) as client:
+        await until(lambda: server._reception._admission.count("handshakes"))
+        await server.stop()
+        assert await client.ended() == b""
+    assert not world.app.scopes
+
+
 async def test_stopping_twice_or_before_starting_is_fine(world: World, tmp_path: Path) -> None:
     server = world.unix(tmp_path / "s")
     await server.stop()
