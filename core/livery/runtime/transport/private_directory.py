@@ -66,8 +66,11 @@ class PrivateDirectory:
         while True:
             path = place / f"{_PREFIX}{secrets.token_hex(4)}"
             path.mkdir(mode=0o700)
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            # Another process may have swept it between mkdir and lock: then the next name is taken.
+            # Another process may sweep it before it is locked: then the next name is taken.
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
             if _locked(descriptor) and _is_at(descriptor, path):
                 return cls(path, descriptor)
             os.close(descriptor)

@@ -26,6 +26,16 @@ sys.stdin.readline()
 """
 
 
+_SWEEPER = """
+import sys
+from pathlib import Path
+from livery.runtime.transport.private_directory import sweep
+print("sweeping", flush=True)
+while True:
+    sweep(Path(sys.argv[1]))
+"""
+
+
 @pytest.fixture
 def holder(tmp_path):
     """Another process with a private directory in the same place."""
@@ -73,6 +83,19 @@ def test_two_in_one_process_do_not_sweep_each_other(tmp_path):
     assert two.path.exists()
     one.remove()
     two.remove()
+
+
+def test_one_that_starts_while_another_sweeps_finds_a_place(tmp_path):
+    """Between making a directory and locking it, it looks like a leftover."""
+    command = [sys.executable, "-c", _SWEEPER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as sweeper:
+        assert sweeper.stdout is not None
+        sweeper.stdout.readline()
+        try:
+            for _ in range(3000):
+                PrivateDirectory.create(tmp_path).remove()
+        finally:
+            sweeper.kill()
 
 
 def test_nothing_that_is_not_ours_is_swept(tmp_path):
