@@ -11,6 +11,7 @@ process that ended, or that this PID namespace cannot see, is never returned.
 from __future__ import annotations
 
 import _ssl
+import errno
 import os
 import select
 import socket
@@ -87,9 +88,12 @@ def still_same(process: PeerProcess) -> None:
 def _pidfd_of(sock: PeerSocket, pid: int) -> int:
     try:
         pidfd = _INT.unpack(sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, _INT.size))[0]
-    except OSError:
-        return _open_pidfd(pid)
-    # A dead peer: this kernel hands out a pidfd of nobody ("Pid: -1"), older ones fail above and at pidfd_open.
+    except OSError as error:
+        if error.errno == errno.ENOPROTOOPT:
+            return _open_pidfd(pid)
+        # By number it could be somebody else's by now: a kernel that has the option and fails says that the peer ended.
+        raise PeerGone("the calling process has ended", why=f"pid {pid}: {error.strerror}") from error
+    # A dead peer: newer kernels hand out a pidfd of nobody ("Pid: -1"), older ones fail above.
     seen = _pid_behind(pidfd)
     if seen != pid or pid <= 0:
         os.close(pidfd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -34,7 +35,7 @@ class OldKernel:
 
     def getsockopt(self, level: int, optname: int, buflen: int) -> bytes:
         if optname == SO_PEERPIDFD:
-            raise OSError(92, "Protocol not available")
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
         return self._sock.getsockopt(level, optname, buflen)
 
 
@@ -142,6 +143,19 @@ def test_a_process_that_became_another_program_is_refused(tmp_path):
                     still_same(process)
                 release(process)
             popen.kill()
+
+
+def test_a_failure_of_a_kernel_that_has_pidfds_is_not_answered_by_looking_up_a_number(pair):
+    """From 6.5 on a peer that has ended may be an error, and its number somebody else's."""
+
+    class Reaped(OldKernel):
+        def getsockopt(self, level: int, optname: int, buflen: int) -> bytes:
+            if optname == SO_PEERPIDFD:
+                raise OSError(errno.ESRCH, "No such process")
+            return super().getsockopt(level, optname, buflen)
+
+    with pytest.raises(PeerGone, match="No such process"):
+        process_of(Reaped(pair))
 
 
 def test_a_peer_that_this_namespace_cannot_see_is_refused(pair):
