@@ -198,6 +198,29 @@ async def test_new_bundles_do_not_cut_an_expired_callers_grace_short(tmp_path):
         assert room.door.connections == 1
 
 
+async def test_a_recheck_that_failed_halfway_is_done_again(tmp_path):
+    staying, leaving, faults = real_ca(), real_ca(), []
+
+    def admits(_spiffe_id):
+        if faults:
+            raise faults.pop()
+
+    both = TrustBundle(staying.trust_domain, staying.bundle().x509_authorities + leaving.bundle().x509_authorities)
+    async with tls_door(tmp_path, staying, admits_id=admits) as room:
+        room.identity.known = BundleMap.of(both)
+        async with (
+            room.dial(staying.issue("/a"), staying.bundle()) as first,
+            room.dial(leaving.issue("/b"), staying.bundle()) as second,
+        ):
+            await echo(first)
+            await echo(second)
+            faults.append(RuntimeError("a bug in somebody's rule"))
+            room.identity.known = BundleMap.of(staying.bundle())
+            await eventually(lambda: room.door.connections == 1)
+            assert not faults
+            await echo(first)
+
+
 async def test_what_the_door_needs_of_its_identity_failing_is_said_and_mends_itself(tmp_path):
     ca = real_ca()
     async with tls_door(tmp_path, ca) as room:

@@ -84,11 +84,12 @@ class Upkeep:
         """Verify every chain against the bundles of now, and close the connections of those that fail."""
         if not isinstance(self._listen, TcpListen):
             return
-        self._bundles = self._listen.identity.bundles()
+        bundles = self._listen.identity.bundles()
         for number, connection in enumerate(self._gate.table, 1):
-            self._recheck_one(connection, self._listen, self._bundles)
+            self._recheck_one(connection, self._listen, bundles)
             if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)
+        self._bundles = bundles  # now and not before: what failed or was cut short is done again
 
     async def _recheck_if_changed(self) -> None:
         if isinstance(self._listen, TcpListen) and self._listen.identity.bundles() is not self._bundles:
