@@ -15,11 +15,15 @@ import pytest
 import structlog
 
 from livery.errors import Kind, LiveryError
+from livery.runtime.clock import SystemClock
 from livery.runtime.descriptors import TooFewDescriptors
 from livery.runtime.files import FileNotWritten
+from livery.runtime.front_door import FrontDoor
+from livery.runtime.metrics import Metrics
 from livery.runtime.transport.limits import DoorLimits
 from livery.runtime.transport.listen import CannotListen, TcpListen, UnixListen
 from livery.runtime.transport.private_directory import MAX_SOCKET_PATH
+from tests.fakes.audit import RecordingAudit
 from tests.integration.doors import SERVER, HeldIdentity, echo, open_door, real_ca, tls_door, unix_door
 
 
@@ -243,6 +247,30 @@ class TestStart:
             with pytest.raises(CannotListen, match="in use"):
                 async with open_door(tmp_path, listen):
                     pass
+        assert list((tmp_path / "run").iterdir()) == []
+
+    @pytest.mark.parametrize(("host", "port"), [("no..name", 0), ("name.invalid", 0), ("127.0.0.1", 65536)])
+    async def test_an_address_that_is_none(self, tmp_path, host, port):
+        ca = real_ca()
+        with pytest.raises(CannotListen, match=f"{host}:{port}"):
+            async with open_door(tmp_path, TcpListen(host, port, HeldIdentity(ca.issue(SERVER), ca.bundle()))):
+                pass
+
+    async def test_an_identity_that_cannot_be_shown(self, tmp_path):
+        ca, started = real_ca(), []
+        identity = HeldIdentity(ca.issue(SERVER), ca.bundle())
+        identity.svid = lambda: 1 / 0  # type: ignore[method-assign]
+        door = FrontDoor(
+            TcpListen("127.0.0.1", 0, identity),
+            services=[started.append],
+            run_dir=tmp_path / "run",
+            clock=SystemClock(),
+            audit=RecordingAudit(),
+            metrics=Metrics(),
+        )
+        with pytest.raises(ZeroDivisionError):
+            await door.start()
+        assert not started, "a grpc server was started, and nobody stops it"
         assert list((tmp_path / "run").iterdir()) == []
 
     async def test_a_socket_that_somebody_listens_on(self, tmp_path):

@@ -37,6 +37,7 @@ _KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
 )
 
+_LAST_PORT = 65535
 _NO_ANSWER = "it closed the connection without an answer, as one does that does not admit our identity"
 
 
@@ -62,7 +63,7 @@ class Target:
     def host_and_port(self) -> tuple[str, int]:
         """The parts of "host:port" or "[::1]:port"."""
         host, _, port = self.address.rpartition(":")
-        if not host or not port.isdecimal():
+        if not host or not port.isdecimal() or int(port) > _LAST_PORT:
             raise DialRefused("cannot dial", why=f"{self.address!r} is not host:port")
         return host.strip("[]"), int(port)
 
@@ -134,8 +135,10 @@ class Dial:
                 await self._finished()  # 3
         except TimeoutError:
             self._fail("no connection in time")
-        except (LiveryError, OSError) as error:
-            self._fail(str(error) if isinstance(error, LiveryError) else _system(error))
+        except (LiveryError, UnicodeError) as error:  # the latter for a host that cannot be a name
+            self._fail(str(error))
+        except OSError as error:
+            self._fail(_system(error))
         except Exception as error:  # noqa: BLE001 - a task boundary; identity and bundles are others' code
             get_logger("livery.dialer").exception("a dial failed")
             self._fail(type(error).__name__)

@@ -15,7 +15,6 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -138,8 +137,7 @@ class _Open:
     census: Census
 
     async def close(self) -> None:
-        with suppress(asyncio.CancelledError):
-            await self.channel.close()
+        await self.channel.close()
         await close_listener(self.listener)
         await self.census.close()
         self.directory.remove()

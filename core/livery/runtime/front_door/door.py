@@ -141,8 +141,9 @@ class FrontDoor:
             gate = Gate(self.limits, self.clock, directory, Refusals(door, self.audit, self.metrics, self.clock))
             gauge = self.metrics.gauge("door_connections", "Connections let in by a door.", ("door",))
             gauge.labels(door).set_function(gate.table.__len__)
+            protocol = self._factory(gate)
             server = await self._start_grpc(gate)
-            listener = await _accept(bound, self._factory(gate))
+            listener = await _accept(bound, protocol)
         except BaseException:
             bound.release()
             raise

@@ -23,6 +23,7 @@ from livery.identity import BundleMap, SpiffeId, X509Svid
 from livery.runtime.transport.private_directory import MAX_SOCKET_PATH
 
 BACKLOG = 1024
+_LAST_PORT = 65535
 
 
 class CannotListen(LiveryError):
@@ -116,13 +117,16 @@ def bind(listen: Listen) -> Bound:
 
 def _bind_tcp(listen: TcpListen) -> Bound:
     where = f"{listen.host}:{listen.port}"
+    if not 0 <= listen.port <= _LAST_PORT:  # the C library would take the lower 16 bits of it
+        raise CannotListen(f"cannot listen on {where}", why=f"a port is a number from 0 to {_LAST_PORT}")
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(
             listen.host or None, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         sock = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {where}", why=error.strerror or str(error)) from error
+    except (OSError, UnicodeError) as error:  # the latter for a host that cannot be a name
+        why = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise CannotListen(f"cannot listen on {where}", why=why, fix="give an address of this machine") from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
