@@ -137,7 +137,7 @@ def _moment(claims: dict[str, Any], name: str) -> datetime | None:
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _refusal(f"its {name} is no number")
-    if not 0 <= value <= _LAST_MOMENT:  # infinity and NaN are not
+    if not 0 <= value <= _LAST_MOMENT:
         raise _refusal(f"its {name} is no date")
     return datetime.fromtimestamp(value, UTC)
 

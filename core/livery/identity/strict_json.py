@@ -1,4 +1,4 @@
-"""JSON as the standards mean it: one value for each name, no NaN, no bombs.
+"""JSON as the standards mean it: one value for each name, no NaN or infinity, no bombs.
 
 Owns: `parse`, the only way JSON enters this package. Does not own: what the values mean.
 
@@ -9,6 +9,7 @@ duplicate name, which one reader takes first and another last, is refused at eve
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 MAX_DEPTH = 32
@@ -24,7 +25,9 @@ def parse(data: bytes | str, *, max_bytes: int) -> Any:
         raise NotJson(f"more than {max_bytes} bytes")
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        value = json.loads(
+            text, object_pairs_hook=_without_duplicates, parse_float=_finite, parse_constant=_no_constant
+        )
         _refuse_deep_nesting(value)
         if "\\u" in text:
             _refuse_lone_surrogates(value)
@@ -47,6 +50,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(n for n in names if names.count(n) > 1)
         raise ValueError(f"the name {twice[:50]!a} appears twice")
     return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:50]} is more than a number can be")
+    return number
 
 
 def _no_constant(name: str) -> Any:

@@ -46,7 +46,20 @@ def test_size_is_bounded_in_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"NaN", b"[Infinity]", b'{"a":-Infinity}', b"", b" ", b"1 2", b"{'a':1}", b"\xff", b"1" * 5000]
+    "data",
+    [
+        b"NaN",
+        b"[Infinity]",
+        b'{"a":-Infinity}',
+        b"",
+        b" ",
+        b"1 2",
+        b"{'a':1}",
+        b"\xff",
+        b"1" * 5000,
+        b"1e999",
+        b"[-1e400]",
+    ],
 )
 def test_what_is_not_json_is_refused(data: bytes) -> None:
     refused(data)
