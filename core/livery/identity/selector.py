@@ -5,6 +5,7 @@ Owns: `Selector`, its text form and bounds. Does not own: which selectors an att
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,6 +13,10 @@ from livery.identity.errors import InvalidSelector
 
 MAX_TYPE = 255
 MAX_VALUE = 4096  # bytes: PATH_MAX, the longest thing an attestor reports
+
+# A control character forges log lines or speaks to a terminal (U+009B as well as escape), a line separator is taken for
+# one by some readers, and a lone surrogate (a file name that is not UTF-8) cannot go on the wire.
+_STRANGE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,7 +47,6 @@ def _fault(kind: str, value: str) -> str:
         return "its type holds a colon"
     if len(kind) > MAX_TYPE or len(value.encode("utf-8", "surrogatepass")) > MAX_VALUE:
         return f"its type is longer than {MAX_TYPE} or its value than {MAX_VALUE} bytes"
-    # A control character forges log lines; a lone surrogate (a file name that is not UTF-8) cannot go on the wire.
-    if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in kind + value):
+    if _STRANGE.search(kind) or _STRANGE.search(value):
         return "it holds a control character or text that is not Unicode"
     return ""

@@ -24,7 +24,10 @@ def test_a_type_with_a_colon_would_read_back_as_another_selector() -> None:
         Selector("unix:uid", "1000")
 
 
-@pytest.mark.parametrize("value", ["a\nb", "a\0", "a\x7f", "a\x1b[31m", "caf\udce9", "\ud800", "\udfff", "\x1f"])
+@pytest.mark.parametrize(
+    "value",
+    ["a\nb", "a\0", "a\x7f", "a\x1b[31m", "caf\udce9", "\ud800", "\udfff", "\x1f", "a\x9b31m", "\x80", "a\u2028b"],
+)
 def test_control_characters_and_broken_unicode_are_refused(value: str) -> None:
     with pytest.raises(InvalidSelector, match="control character"):
         Selector("unix", value)
