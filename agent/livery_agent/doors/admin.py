@@ -72,7 +72,8 @@ class AdminDoor:
     def _ready(self) -> Answer:
         scene = self._scene()
         ready = is_ready(scene.snapshot)
-        why = scene.status.last_error.error if scene.status.last_error else "not synchronised with the CA yet"
+        failing = next(iter(scene.status.failures.values()), None)
+        why = failing.error if failing else "not synchronised with the CA yet"
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return _json({"ready": ready} if ready else {"ready": ready, "why": why}, status)
 

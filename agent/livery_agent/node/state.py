@@ -92,7 +92,9 @@ def _decode_node(document: dict[str, Any]) -> NodeSvid:
     jitter = float(document["jitter"])
     if received_at.tzinfo is None or not -JITTER <= jitter <= JITTER or not isinstance(document["reattestable"], bool):
         raise ValueError
-    renewal = Renewal(received_at, svid.not_after, jitter)
+    # The narrowest end of the chain, as when it was accepted; the authority above it is not part of it.
+    expires_at = min(certificate.not_valid_after_utc for certificate in svid.chain)
+    renewal = Renewal(received_at, expires_at, jitter)
     return NodeSvid(svid, renewal, document["reattestable"])
 
 

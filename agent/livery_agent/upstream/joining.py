@@ -6,6 +6,8 @@ received (`node`), or whether it verifies (`acceptance`).
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc.aio
@@ -67,7 +69,8 @@ async def join(channel: grpc.aio.Channel, request: JoinRequest, timeout: float) 
             bundle = await bundle_api.BundleStub(channel).GetBundle(bundle_api.GetBundleRequest(), timeout=timeout)
             return Joined(issued, answer.result.reattestable, read_bundle(bundle, issued.id.trust_domain))
         response = request.proof.answer(answer.challenge)
-        await call.write(agent_api.AttestAgentRequest(challenge_response=response))
+        with suppress(asyncio.InvalidStateError):  # the CA has ended the call: the next read says how
+            await call.write(agent_api.AttestAgentRequest(challenge_response=response))
     raise CaAnswerUnusable("the CA would not stop asking", why=f"more than {MAX_CHALLENGES} challenges")
 
 

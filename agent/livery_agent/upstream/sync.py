@@ -9,7 +9,9 @@ Invariant: one entry that we cannot read is left out and said so; it never keeps
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 
 import grpc.aio
 
@@ -58,7 +60,8 @@ async def converse(call: Call, known: Mapping[str, Entry]) -> tuple[Entry, ...]:
     fetched: list[Entry] = []
     # The last question is for less than a page, if need be for nothing: by that the CA knows that we have them all.
     for start in range(0, len(wanted) + 1, page):
-        await call.write(entry_api.SyncAuthorizedEntriesRequest(ids=wanted[start : start + page]))
+        with suppress(asyncio.InvalidStateError):  # the CA has ended the call: the next read says how
+            await call.write(entry_api.SyncAuthorizedEntriesRequest(ids=wanted[start : start + page]))
         async for message in _pages(call, more=True):
             fetched.extend(_read_all(message.entries))
     await call.done_writing()

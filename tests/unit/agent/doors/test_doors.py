@@ -73,6 +73,8 @@ async def test_ready_says_why_it_is_not():
     asleep.status.failed("node", "the CA is away", START)
     status, body = await ask(door(asleep), "/ready")
     assert (status, json.loads(body)["why"]) == (503, "the CA is away")
+    asleep.status.succeeded("node")
+    assert b"not synchronised" in (await ask(door(asleep), "/ready"))[1], "what is over is no reason"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])

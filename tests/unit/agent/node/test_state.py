@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,18 @@ def test_the_jitter_and_the_receipt_survive_a_restart():
     after = decode(encode(state()), TD)
     assert after.node is not None
     assert (after.node.renewal.jitter, after.node.renewal.received_at) == (0.05, NOW)
+
+
+def test_the_end_of_an_intermediate_is_the_svids_end_after_a_restart_too():
+    """Otherwise a node would wait for the half of a life that its chain does not have."""
+    half = CA.intermediate(ttl=timedelta(minutes=30))
+    svid = half.issue("/spire/agent/x509pop/abc", timedelta(hours=1))
+    end = half.certificate.not_valid_after_utc
+    assert end < svid.not_after
+    node = NodeSvid(svid, Renewal(NOW, end), reattestable=True)
+    after = decode(encode(NodeState(TD, node)), TD).node
+    assert after is not None
+    assert after.renewal.expires_at == end
 
 
 def test_an_empty_state_reads_back():

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
+import grpc
+import grpc.aio
 import pytest
 
 from livery.identity import SpiffeId, TrustDomain
+from livery.wire import agent_api, entry_api
+from livery_agent.attest.node.attestor import NodeProof
 from livery_agent.errors import (
     CaAnswerUnusable,
     CaRefused,
@@ -18,8 +23,8 @@ from livery_agent.errors import (
     NodeRefused,
 )
 from livery_agent.node.keys import new_key, request
-from livery_agent.upstream import SigningRequest, Unsigned
-from livery_agent.upstream.joining import Issued
+from livery_agent.upstream import SigningRequest, Unsigned, joining, sync
+from livery_agent.upstream.joining import Issued, JoinRequest
 from tests.fakes.agent import Insides, entry, insides
 from tests.fakes.ca import REASON
 from tests.pki import TestCa
@@ -68,6 +73,46 @@ async def test_the_last_question_is_for_less_than_a_page(here: Insides, count: i
     here.ca.asked.clear()
     await here.upstream.entries({e.id: e for e in first})
     assert here.ca.asked == ([0] if asked else [])
+
+
+class EndedCall:
+    """A call that the CA ends after its first message, before the answer to that is written; as grpc.aio tells it."""
+
+    def __init__(self, first: Any) -> None:
+        self._messages = [first]
+        self._written = 0
+
+    async def write(self, _: object) -> None:
+        self._written += 1
+        if self._written > 1:
+            raise asyncio.InvalidStateError("RPC already finished.")
+
+    async def read(self) -> Any:
+        if self._messages:
+            return self._messages.pop()
+        raise grpc.aio.AioRpcError(
+            grpc.StatusCode.PERMISSION_DENIED, grpc.aio.Metadata(), grpc.aio.Metadata(), "agent is banned"
+        )
+
+
+async def test_a_synchronisation_that_the_ca_ends_says_what_the_ca_said():
+    revisions = [entry_api.EntryRevision(id="a", revision_number=1)]
+    call = EndedCall(entry_api.SyncAuthorizedEntriesResponse(entry_revisions=revisions))
+    with pytest.raises(grpc.aio.AioRpcError, match="banned"):
+        await sync.converse(cast("sync.Call", call), {})
+
+
+async def test_an_attestation_that_the_ca_ends_says_what_the_ca_said():
+    class Channel:
+        def stream_stream(self, *_: object, **__: object) -> Any:
+            return lambda **_: EndedCall(agent_api.AttestAgentResponse(challenge=b"nonce"))
+
+        def unary_unary(self, *_: object, **__: object) -> Any:
+            return None
+
+    proof = NodeProof(b"payload", lambda challenge: challenge)
+    with pytest.raises(grpc.aio.AioRpcError, match="banned"):
+        await joining.join(cast("grpc.aio.Channel", Channel()), JoinRequest("x509pop", proof, b"csr"), 5.0)
 
 
 async def test_an_id_used_again_after_a_deletion_is_fetched_anew(here: Insides):
