@@ -48,11 +48,18 @@ def new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def new_csr(key: Any, *names: x509.GeneralName, extra: Sequence[tuple[x509.ExtensionType, bool]] = ()) -> bytes:
+AGENTS_SUBJECT = x509.Name(
+    [x509.NameAttribute(NameOID.COUNTRY_NAME, "US"), x509.NameAttribute(NameOID.ORGANIZATION_NAME, "SPIRE")]
+)
+
+
+def new_csr(
+    key: Any,
+    *names: x509.GeneralName,
+    extra: Sequence[tuple[x509.ExtensionType, bool]] = (),
+    subject: x509.Name = AGENTS_SUBJECT,
+) -> bytes:
     """A CSR as an agent writes it; `names` go into its SAN, `extra` are further extensions it asks for."""
-    subject = x509.Name(
-        [x509.NameAttribute(NameOID.COUNTRY_NAME, "US"), x509.NameAttribute(NameOID.ORGANIZATION_NAME, "SPIRE")]
-    )
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

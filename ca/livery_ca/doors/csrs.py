@@ -41,12 +41,12 @@ MINTED = Words("malformed CSR", "failed to verify CSR signature")
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """What an administrator asks to be minted."""
+    """What an administrator asks to be minted. Without a subject in the CSR, it gets the one that every SVID has."""
 
     spiffe_id: SpiffeId
     public_key: PublicKey
     dns_names: tuple[str, ...]
-    subject: x509.Name
+    subject: x509.Name | None
 
 
 async def read_key(der: bytes, words: Words) -> PublicKey:
@@ -80,7 +80,7 @@ async def read_minted(der: bytes, ours: TrustDomain) -> Minted:
             validation.check_dns_name(name)
     with malformed("CSR DNS name contains a wildcard that covers another non-wildcard name"):
         validation.check_wildcards(request.dns_names)
-    return Minted(spiffe_id, request.public_key, request.dns_names, request.subject)
+    return Minted(spiffe_id, request.public_key, request.dns_names, request.subject if request.subject.rdns else None)
 
 
 def _read(der: bytes, words: Words) -> CertificateRequest:
