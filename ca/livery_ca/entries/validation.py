@@ -20,7 +20,7 @@ MAX_HINT = 1024
 MAX_TTL = 2**31 - 1  # seconds: the wire's int32
 
 _ENTRY_ID = re.compile(r"[A-Za-z0-9._-]*")
-_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")  # an underscore as SPIRE: containers' names have it
 _MAX_DNS_NAME = 253  # RFC 1035 2.3.4, without the root's dot
 _SHAREABLE_KINDS = ("path:", "sha256:")
 
