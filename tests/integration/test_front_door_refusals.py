@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 
 from livery.identity import TrustBundle, X509Authority
+from tests.fakes.clock import FakeClock
 from tests.integration.doors import (
     PREFACE,
     SERVER,
@@ -135,6 +136,19 @@ async def test_a_wrong_certificate_is_refused_with_its_reason_on_record(tmp_path
         assert room.has_let_nobody_in()
         async with room.dial(ca.issue("/good"), ca.bundle()) as neighbour:
             assert await echo(neighbour) == b"hello"
+
+
+async def test_certificates_that_anybody_can_make_do_not_fill_the_audit_trail(tmp_path):
+    """Shown again and again within a second: ten records for an address, and the next one counts the rest."""
+    clock, wrong = FakeClock(now()), hostile_context(tmp_path, _shown(real_ca("partner.test")))
+    async with tls_door(tmp_path, real_ca(), clock=clock) as room:
+        for _ in range(13):
+            await knock(room.port, wrong)
+        assert room.reasons == ["certificate_refused"] * 10
+        clock.advance(timedelta(seconds=1))
+        await knock(room.port, wrong)
+        await eventually(lambda: len(room.reasons) == 11)
+        assert room.audit.events[-1]["left_out"] == 3
 
 
 async def test_an_expired_authority_vouches_for_nobody(tmp_path):

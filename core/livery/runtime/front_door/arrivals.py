@@ -23,7 +23,7 @@ from livery.runtime.logging import get_logger
 from livery.runtime.transport.limits import OverLimit, Seat
 from livery.runtime.transport.listen import NotAdmitted, TcpListen, UnixListen
 from livery.runtime.transport.peer import PeerGone, process_of, turning_point, verified_peer
-from livery.runtime.transport.refusals import STRANGERS, reason_of
+from livery.runtime.transport.refusals import STRANGERS, reason_of, sender
 from livery.runtime.transport.splice import End
 from livery.runtime.transport.tls_contexts import ALPN_HTTP2, CurrentServerContext
 from livery.runtime.transport.tls_end import TlsEnd
@@ -152,7 +152,8 @@ class TlsArrival:
         """TLS itself refused the peer, or the peer us."""
         self._stop_timer()
         if isinstance(error, ssl.SSLCertVerificationError):
-            self._gate.refusals.tell("certificate_refused", error.verify_message, address=self._address)
+            holder, why = sender(self._address), error.verify_message
+            self._gate.refusals.tell_bounded(holder, "certificate_refused", why, address=self._address)
         elif isinstance(error, ssl.SSLEOFError):
             self._gate.refusals.count("handshake_abandoned")
         else:

@@ -26,7 +26,7 @@ from livery.runtime.metrics import Metrics
 from livery.runtime.transport.limits import Admission, DoorLimits, Seat
 from livery.runtime.transport.listen import Listen, NotAdmitted, TcpListen, UnixListen
 from livery.runtime.transport.peer import process_of, verified_peer
-from livery.runtime.transport.refusals import STRANGERS, Refusals, reason_of
+from livery.runtime.transport.refusals import STRANGERS, Refusals, reason_of, sender
 from livery.runtime.transport.tls_contexts import server_context
 
 ALPN = ("http/1.1",)
@@ -129,10 +129,11 @@ class HttpReception:
             self._tcp.require_admitted(peer.identity.id)
 
     def refused(self, address: str, error: Exception) -> None:
-        """Record a refused connection: always if it showed a certificate, up to a rate otherwise."""
+        """Record a refused connection: always if TLS accepted its certificate, up to a rate otherwise."""
         match error:
             case ssl.SSLCertVerificationError():
-                self._refusals.tell("certificate_refused", error.verify_message, address=address)
+                why = error.verify_message
+                self._refusals.tell_bounded(sender(address), "certificate_refused", why, address=address)
             case ssl.SSLEOFError():
                 self._refusals.count("handshake_abandoned")
             case ssl.SSLError():

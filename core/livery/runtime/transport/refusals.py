@@ -2,8 +2,8 @@
 
 Owns: the form of these records, and a bound on how many of them one holder can cause. Does not own: the decision.
 
-Invariants: a refusal of somebody who showed a certificate is always recorded; those that cost their causer next to
-nothing are recorded up to a rate per holder (a UID, or all strangers together), and the next record counts the rest.
+Invariants: a refusal of somebody whose certificate TLS accepted is always recorded; those that anybody can cause are
+recorded up to a rate per holder (a UID, an address, or all strangers together), and the next record counts the rest.
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ from livery.runtime.audit import Audit
 from livery.runtime.clock import Clock
 from livery.runtime.logging import get_logger
 from livery.runtime.metrics import Metrics
-from livery.runtime.transport.limits import OverLimit
+from livery.runtime.transport.limits import OverLimit, address_key
 
 STRANGERS = "strangers"
 _PER_SECOND = 10
+_HOLDERS = 1024  # of whom what was left out is remembered; the metric counts everybody's
 
 
 def reason_of(error: LiveryError) -> str:
     """Return the stable word for a refusal."""
     return error.reason if isinstance(error, OverLimit) else error.code
+
+
+def sender(address: str) -> str:
+    """Return whom a connection from "127.0.0.1:3344" or "[::1]:3344" is counted for."""
+    return address_key(address.rpartition(":")[0].strip("[]"))
 
 
 class Refusals:
@@ -57,7 +63,8 @@ class Refusals:
             self._recorded.clear()
         self._recorded[key] += 1
         if self._recorded[key] > _PER_SECOND:
-            self._left_out[key] += 1
+            if len(self._left_out) < _HOLDERS or key in self._left_out:
+                self._left_out[key] += 1
             return
         left_out = self._left_out.pop(key, 0)
         self._record("connection.open", reason, why, {**who, "left_out": left_out} if left_out else who)
