@@ -178,6 +178,8 @@ def test_the_verified_window_is_the_narrowest_on_the_path() -> None:
     found = verified(brief.issue_chain("/a"))
     assert found.not_after == NOW + timedelta(minutes=1)
     assert found.not_before == NOW - BACKDATE
+    backdated = verified(brief.issue_chain("/a", Twist(not_before=NOW - HOUR, not_after=NOW + HOUR)))
+    assert backdated.not_before == NOW - BACKDATE
 
 
 def test_an_authority_need_not_be_self_signed() -> None:
