@@ -17,6 +17,7 @@ import grpc
 import grpc.aio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from google.rpc.status_pb2 import Status
 
 from livery.identity import BundleMap, SpiffeId, TrustBundle, X509Svid
 from livery.runtime.caller import Caller, caller_of
@@ -82,6 +83,8 @@ class EchoService:
             "Fail": grpc.unary_unary_rpc_method_handler(self._fail),
             "Wait": grpc.unary_stream_rpc_method_handler(self._wait),
             "Flood": grpc.unary_stream_rpc_method_handler(self._flood),
+            "Parsed": grpc.unary_unary_rpc_method_handler(self._parsed, Status.FromString),
+            "AllParsed": grpc.stream_unary_rpc_method_handler(self._all_parsed, Status.FromString),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
 
@@ -121,6 +124,12 @@ class EchoService:
                 self.flooded += FLOODED
         finally:
             self.cancelled.set()
+
+    async def _parsed(self, request: Status, context: Any) -> bytes:
+        return request.message.encode()
+
+    async def _all_parsed(self, requests: AsyncIterator[Status], context: Any) -> bytes:
+        return b" ".join([request.message.encode() async for request in requests])
 
     async def _fail(self, request: bytes, context: Any) -> bytes:
         raise ZeroDivisionError("the secret reason")

@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 import structlog
+from google.rpc.status_pb2 import Status
 
 from livery.errors import Kind, LiveryError
 from livery.runtime.clock import SystemClock
@@ -118,6 +119,19 @@ async def test_a_bug_of_ours_tells_the_caller_its_class_and_a_request_id_only(tm
         assert failure["exc_info"]
         assert failure["request_id"] == call["request_id"] == request_id
         assert (call["event"], call["log_level"], call["code"]) == ("call", "error", "INTERNAL")
+
+
+async def test_bytes_that_are_no_message_are_the_callers_fault_in_every_kind_of_call(tmp_path):
+    sound, broken = Status(message="hello").SerializeToString(), b"\x12\x05he"
+    async with unix_door(tmp_path) as room, room.local() as channel:
+        one, all_of_them = channel.unary_unary("/test.Echo/Parsed"), channel.stream_unary("/test.Echo/AllParsed")
+        assert await one(sound) == b"hello"
+        assert await all_of_them(iter([sound, sound])) == b"hello hello"
+        for call in (one(broken), all_of_them(iter([sound, broken]))):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert caught.value.details() == "the request cannot be read: its bytes are no message of its type"
 
 
 async def test_each_call_has_one_log_line_and_one_observation(tmp_path):

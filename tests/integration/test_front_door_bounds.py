@@ -100,6 +100,9 @@ async def test_strangers_of_one_address_crowd_out_neither_each_other_for_ever_no
             assert refused in room.metrics.render().decode()
             assert len(room.audit.events) < 2000  # a flood does not fill the disk
             assert await echo(agent) == b"hello"
+        async with room.dial(None, ca.bundle()) as stranger:
+            reply = stranger.unary_unary("/test.Echo/Echo")(b"at last", wait_for_ready=True, timeout=PATIENCE)
+            assert await reply == b"at last"
 
 
 async def test_2000_idle_local_connections_hold_a_bounded_share_of_memory_and_give_it_back(tmp_path):

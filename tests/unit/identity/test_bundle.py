@@ -256,7 +256,7 @@ def test_TDB_5_a_malformed_key_of_known_type_and_use_spoils_the_document(change:
         ({"x": "AQAB="}, "its x is not base64url"),
         ({"x": "AR"}, "its x is not base64url"),
         ({"x": "ÄÄÄÄ"}, "its x is not base64url"),
-        ({"d": "AAAA"}, "private key"),
+        *(({member: "AAAA"}, "private key") for member in ("d", "p", "q", "dp", "dq", "qi", "oth")),
         ({"kid": None}, "no key ID"),
     ],
 )

@@ -44,7 +44,8 @@ def test_only_tls_1_2_and_later_with_no_tickets_and_partial_chains():
     ca = TestCa()
     context = server_context(ca.issue("/a"), BundleMap.of(ca.bundle()))
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
-    assert context.options & ssl.OP_NO_TICKET
+    for option in (ssl.OP_NO_TICKET, ssl.OP_NO_RENEGOTIATION, ssl.OP_NO_COMPRESSION):
+        assert context.options & option
     assert context.num_tickets == 0
     assert context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
     assert context.verify_mode is ssl.CERT_OPTIONAL
