@@ -30,7 +30,17 @@ from livery.runtime.logging import configure, get_logger
 from livery.runtime.metrics import Metrics
 from livery.runtime.transport.limits import DoorLimits
 from livery.runtime.transport.listen import Listen, TcpListen, UnixListen
-from livery.wire import agent_api, bundle_api, debug_api, entry_api, livery_api, logger_api, svid_api
+from livery.wire import (
+    agent_api,
+    bundle_api,
+    debug_api,
+    entry_api,
+    livery_api,
+    localauthority_api,
+    logger_api,
+    svid_api,
+    trustdomain_api,
+)
 from livery_ca import engine as engines
 from livery_ca.attest.attestor import NodeAttestor
 from livery_ca.attest.authorities import read_authorities
@@ -38,6 +48,7 @@ from livery_ca.attest.join_token import JoinTokenAttestor
 from livery_ca.attest.pop_chain import ChainLimits
 from livery_ca.attest.x509pop import X509PopAttestor
 from livery_ca.config import CaConfig
+from livery_ca.doors.absent import LocalAuthorityDoor, TrustDomainDoor
 from livery_ca.doors.agent import AgentDoor
 from livery_ca.doors.bundle import BundleDoor
 from livery_ca.doors.debug import DebugDoor
@@ -179,6 +190,8 @@ class Ca:
             lambda server: svid_api.add_SVIDServicer_to_server(svids, server),
             lambda server: bundle_api.add_BundleServicer_to_server(bundles, server),
             lambda server: livery_api.add_DeliveryServicer_to_server(delivery, server),
+            lambda server: trustdomain_api.add_TrustDomainServicer_to_server(TrustDomainDoor(), server),
+            lambda server: localauthority_api.add_LocalAuthorityServicer_to_server(LocalAuthorityDoor(), server),
         ]
 
     def _local_services(self) -> list[AddService]:

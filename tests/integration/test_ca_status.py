@@ -224,7 +224,7 @@ def test_every_method_that_is_offered_has_a_case() -> None:
         "Entry": "CountEntries ListEntries GetEntry BatchCreateEntry BatchUpdateEntry BatchDeleteEntry"
         " SyncAuthorizedEntries",
         "SVID": "BatchNewX509SVID NewJWTSVID MintX509SVID MintJWTSVID",
-        "Bundle": "GetBundle GetFederatedBundle",
+        "Bundle": "CountBundles GetBundle GetFederatedBundle ListFederatedBundles",
     }
     cased = {case["method"].rpartition(".")[2] for case in VECTORS["cases"]}
     assert {f"{service}/{name}" for service, names in offered.items() for name in names.split()} <= cased

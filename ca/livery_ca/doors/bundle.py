@@ -1,7 +1,7 @@
 """The Bundle service: the trust bundle of our domain, and of those we federate with.
 
-Owns: GetBundle and GetFederatedBundle. Does not own: which authorities the bundle holds (`authorities`). The other
-methods of `spire.api.server.bundle.v1.Bundle` are not offered yet and say so.
+Owns: the reading methods of `spire.api.server.bundle.v1.Bundle`. Does not own: which authorities the bundle holds
+(`authorities`). The methods that change bundles are not offered yet and say so.
 
 Invariant: no mask means every field; the trust domain is always shown.
 """
@@ -17,9 +17,11 @@ from grpc.aio import ServicerContext
 from livery.identity import TrustBundle, TrustDomain
 from livery.runtime.spire_types import bundle_to_wire
 from livery.wire import bundle_api, types_api
+from livery_ca.doors.paging import next_token, read_page
 from livery_ca.doors.presence import given
 from livery_ca.doors.refusals import InvalidArgument, Missing, failing, malformed
 from livery_ca.doors.unoffered import unoffered
+from livery_ca.model import Listing, Page
 
 Context = ServicerContext[Any, Any]
 Mask = types_api.BundleMask
@@ -42,11 +44,19 @@ class ForeignBundles(Protocol):
         """The bundle of this trust domain."""
         ...
 
+    async def list(self, page: Page) -> Listing[TrustBundle]:
+        """One page of the bundles of others."""
+        ...
+
+    async def count(self) -> int:
+        """How many bundles there are, our own included."""
+        ...
+
 
 @unoffered("PublishWITAuthority", text="WIT-SVID functionality is not yet implemented")
 @unoffered(
-    "CountBundles AppendBundle PublishJWTAuthority ListFederatedBundles BatchCreateFederatedBundle"
-    " BatchUpdateFederatedBundle BatchSetFederatedBundle BatchDeleteFederatedBundle"
+    "AppendBundle PublishJWTAuthority BatchCreateFederatedBundle BatchUpdateFederatedBundle"
+    " BatchSetFederatedBundle BatchDeleteFederatedBundle"
 )
 @dataclass(frozen=True, slots=True)
 class BundleDoor(bundle_api.BundleServicer):
@@ -55,6 +65,13 @@ class BundleDoor(bundle_api.BundleServicer):
     ours: TrustDomain
     own: OwnBundle
     foreign: ForeignBundles
+
+    async def CountBundles(
+        self, request: bundle_api.CountBundlesRequest, context: Context
+    ) -> bundle_api.CountBundlesResponse:
+        """How many bundles there are, our own included."""
+        with failing("failed to count bundles"):
+            return bundle_api.CountBundlesResponse(count=await self.foreign.count())
 
     async def GetBundle(self, request: bundle_api.GetBundleRequest, context: Context) -> types_api.Bundle:
         """Our own bundle, to anybody."""
@@ -75,6 +92,18 @@ class BundleDoor(bundle_api.BundleServicer):
         if bundle is None:
             raise Missing("bundle not found")
         return masked(bundle_to_wire(bundle), given(request, "output_mask", Mask))
+
+    async def ListFederatedBundles(
+        self, request: bundle_api.ListFederatedBundlesRequest, context: Context
+    ) -> bundle_api.ListFederatedBundlesResponse:
+        """The bundles of other trust domains, page by page."""
+        page, mask = read_page(request.page_size, request.page_token), given(request, "output_mask", Mask)
+        with failing("failed to list bundles"):
+            listing = await self.foreign.list(page)
+        return bundle_api.ListFederatedBundlesResponse(
+            bundles=[masked(bundle_to_wire(bundle), mask) for bundle in listing.items],
+            next_page_token=next_token(page, listing),
+        )
 
 
 def masked(bundle: types_api.Bundle, mask: types_api.BundleMask | None) -> types_api.Bundle:
