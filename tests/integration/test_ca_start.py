@@ -17,7 +17,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from livery.errors import Kind, LiveryError
-from livery.identity import SpiffeId
 from livery.wire import debug_api, entry_api, logger_api, types_api
 from livery_ca.config import CaConfig
 from tests.integration.doors import now
@@ -227,7 +226,10 @@ async def test_the_debug_service_counts(tmp_path: Path) -> None:
         await ca.create(an_entry("/p", "/w"))
         info = await debug_api.DebugStub(ca.admin).GetInfo(debug_api.GetInfoRequest())
         assert (info.agents_count, info.entries_count, info.federated_bundles_count) == (1, 1, 1)
-        assert SpiffeId.of(OURS, info.svid_chain[0].id.path).path == "/spire/server"
+        own, authority = info.svid_chain
+        assert (own.id.trust_domain, own.id.path, own.subject) == ("example.org", "/spire/server", "O=SPIRE,C=US")
+        assert (authority.id.trust_domain, authority.id.path) == ("example.org", "")
+        assert authority.subject == ca.bundle.x509_authorities[0].certificate.subject.rfc4514_string()
 
 
 async def test_the_log_level_is_changed_and_reset(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 
 from grpc.aio import ServicerContext
 
+from livery.identity import verify_x509
 from livery.runtime.clock import Clock
 from livery.runtime.spire_types import spiffe_id_to_wire
 from livery.runtime.transport.listen import DoorIdentity
-from livery.wire import debug_api
+from livery.wire import debug_api, types_api
 from livery_ca.doors.refusals import failing
 from livery_ca.store import Store
 
@@ -26,7 +27,7 @@ FRESH_SECONDS = 5.0
 
 @dataclass(slots=True)
 class DebugDoor(debug_api.DebugServicer):
-    """Answers what `livery-server` is doing."""
+    """Answers what this authority is doing."""
 
     store: Store
     identity: DoorIdentity
@@ -51,12 +52,14 @@ class DebugDoor(debug_api.DebugServicer):
         return info
 
     def _certificates(self) -> list[debug_api.GetInfoResponse.Cert]:
-        svid = self.identity.svid()
+        """From our own certificate up to the authority in the bundle: as an administrator compares it with agents."""
+        verified = verify_x509(self.identity.svid().chain, self.identity.bundles(), self.clock.now())
+        ours = types_api.SPIFFEID(trust_domain=verified.id.trust_domain.name)
         return [
             debug_api.GetInfoResponse.Cert(
-                id=spiffe_id_to_wire(svid.id) if number == 0 else None,
+                id=spiffe_id_to_wire(verified.id) if number == 0 else ours,
                 expires_at=int(cert.not_valid_after_utc.timestamp()),
                 subject=cert.subject.rfc4514_string(),
             )
-            for number, cert in enumerate(svid.chain)
+            for number, cert in enumerate((*verified.chain, verified.authority))
         ]
