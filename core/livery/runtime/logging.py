@@ -29,9 +29,9 @@ __all__ = ["Sink", "bind_contextvars", "bound_contextvars", "clear_contextvars",
 get_logger = structlog.stdlib.get_logger
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
-# Libraries that bring handlers of their own or write a line per request; one line per request is ours to write.
+# Libraries that bring handlers of their own, or write a line per request or (grpc) per wait: one per request is ours.
 _ADOPTED = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "alembic", "grpc", "hvac")
-_QUIET = ("uvicorn.access", "httpx2", "httpcore2", "urllib3", "asyncio", "watchfiles")
+_QUIET = ("uvicorn.access", "grpc._cython", "httpx2", "httpcore2", "urllib3", "asyncio", "watchfiles")
 
 
 class Sink:

@@ -67,6 +67,16 @@ def test_uvicorns_own_line_per_request_is_not_written() -> None:
     assert stream.getvalue() == ""
 
 
+def test_at_debug_grpcs_talk_about_its_event_loops_is_not_written() -> None:
+    """A hundred lines at the start, all alike; a logger takes its level from the nearest above that has one."""
+    stream = io.StringIO()
+    configure("ca", "debug", stream)
+    logging.getLogger("grpc._cython.cygrpc").debug("[_cygrpc] Loaded running loop")
+    assert stream.getvalue() == ""
+    logging.getLogger("grpc._cython.cygrpc").warning("something is wrong")
+    assert len(lines(stream)) == 1
+
+
 def test_a_library_that_installed_its_own_handler_is_adopted() -> None:
     stray = io.StringIO()
     logging.getLogger("uvicorn").addHandler(logging.StreamHandler(stray))
