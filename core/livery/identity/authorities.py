@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -16,6 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from livery.identity import certificates
 from livery.identity.certificates import PublicKey, Unreadable
 from livery.identity.errors import InvalidBundle
+
+
+class Marks(NamedTuple):
+    """What a verifier may know an authority by. Two trust domains that share one could be taken for each other."""
+
+    key: bytes
+    subject: x509.Name
+    key_identifier: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,11 @@ class X509Authority:
         """The subject key identifier in hexadecimal; of the key itself (RFC 5280 4.2.1.2) when there is none."""
         found = certificates.extension(self.certificate, x509.SubjectKeyIdentifier)
         return (found or x509.SubjectKeyIdentifier.from_public_key(self.certificate.public_key())).digest.hex()
+
+    @property
+    def marks(self) -> Marks:
+        """What it may be known, and mistaken, by."""
+        return Marks(certificates.key_bytes(self.certificate), self.certificate.subject, self.subject_key_id)
 
     def der(self) -> bytes:
         """The certificate as DER."""

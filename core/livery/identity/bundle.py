@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from livery.identity import bundle_document as document
 from livery.identity import certificates, strict_json
-from livery.identity.authorities import JwtKey, X509Authority
+from livery.identity.authorities import JwtKey, Marks, X509Authority
 from livery.identity.certificates import Unreadable
 from livery.identity.errors import InvalidBundle, InvalidTrustDomain
 from livery.identity.trust_domain import TrustDomain
@@ -100,9 +99,11 @@ class TrustBundle:
         A key belongs to one trust domain (Trust Domain and Bundle 6.2). An authority with another domain's subject or
         key identifier is no better: a verifier that holds both at once may pick the wrong one and refuse everybody.
         """
-        for name, marks in _MARKS.items():
-            if not {marks(a) for a in self.x509_authorities}.isdisjoint(marks(a) for a in other.x509_authorities):
-                return f"an X.509 authority of {self.trust_domain} has the {name} of one of {other.trust_domain}"
+        ours, theirs = ([a.marks for a in bundle.x509_authorities] for bundle in (self, other))
+        for name, our, their in zip(Marks._fields, zip(*ours, strict=True), zip(*theirs, strict=True), strict=False):
+            if not set(our).isdisjoint(their):
+                shared = name.replace("_", " ")
+                return f"an X.509 authority of {self.trust_domain} has the {shared} of one of {other.trust_domain}"
         if any(a.public_key == b.public_key for a in self.jwt_authorities for b in other.jwt_authorities):
             return f"a JWT authority of {self.trust_domain} has the key of one of {other.trust_domain}"
         return ""
@@ -181,18 +182,3 @@ def _map_entry(name: str, entry: Any) -> TrustBundle:
     if not isinstance(entry, dict):
         raise InvalidBundle("not a bundle map", why=f"the bundle of {name} is no JSON object")
     return TrustBundle(trust_domain, *_authorities(entry), document.sequence(entry))
-
-
-def _key_bytes(authority: X509Authority) -> bytes:
-    return certificates.key_bytes(authority.certificate)
-
-
-def _subject(authority: X509Authority) -> x509.Name:
-    return authority.certificate.subject
-
-
-def _key_identifier(authority: X509Authority) -> str:
-    return authority.subject_key_id
-
-
-_MARKS: Mapping[str, Any] = {"key": _key_bytes, "subject": _subject, "key identifier": _key_identifier}

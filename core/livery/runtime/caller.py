@@ -9,12 +9,12 @@ handler can only see the caller of the very connection its call came in on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from livery.errors import Kind, LiveryError
@@ -37,6 +37,17 @@ class CallerExpired(LiveryError):
 
     code = "caller_expired"
     kind = Kind.UNAUTHENTICATED
+
+
+def address_of(peername: Sequence[Any]) -> str:
+    """Return the text for what a TCP socket calls its peer: "127.0.0.1:3344" or "[::1]:3344"."""
+    host, port = peername[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def ip_of(address: str) -> str:
+    """Return the bare IP address in what `address_of` gave."""
+    return address.rpartition(":")[0].strip("[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +92,7 @@ class Caller:
     @property
     def ip(self) -> str | None:
         """The bare IP address, or None on a unix socket."""
-        if self.address == LOCAL_ADDRESS:
-            return None
-        return self.address.rpartition(":")[0].strip("[]")
+        return None if self.address == LOCAL_ADDRESS else ip_of(self.address)
 
     @property
     def expires_at(self) -> datetime | None:

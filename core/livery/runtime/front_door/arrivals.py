@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from livery.errors import Kind, LiveryError
-from livery.runtime.caller import LOCAL_ADDRESS, Caller, PeerProcess
+from livery.runtime.caller import LOCAL_ADDRESS, Caller, PeerProcess, address_of
 from livery.runtime.front_door.connection import Connection
 from livery.runtime.front_door.gate import Gate
 from livery.runtime.logging import get_logger
@@ -96,7 +96,7 @@ class TlsArrival:
         if not isinstance(end, TlsEnd) or not peer:  # it has gone again already
             end.abort()
             return
-        self._address = f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+        self._address = address_of(peer)
         try:
             self._seat = self._gate.admission.seat_stranger(peer[0])
             engine = TlsEngine(self._context.get(), server_side=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, cast
 
 from livery.errors import Kind, LiveryError
-from livery.runtime.caller import LOCAL_ADDRESS
+from livery.runtime.caller import LOCAL_ADDRESS, address_of
 from livery.runtime.http.gate import HttpPeer
 from livery.runtime.transport.limits import Seat
 from livery.runtime.transport.tls_engine import SLICE, TlsEngine
@@ -156,7 +156,7 @@ class TlsConnection(Connection):
         if not peer:  # it has gone again already
             self._raw.abort()
             return
-        self._address = f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+        self._address = address_of(peer)
         try:
             self._seat = self._reception.seat(peer[0])
             self._engine = TlsEngine(self._reception.context(), server_side=True)

@@ -12,6 +12,7 @@ from collections import Counter
 
 from livery.errors import LiveryError
 from livery.runtime.audit import Audit
+from livery.runtime.caller import ip_of
 from livery.runtime.clock import Clock
 from livery.runtime.logging import get_logger
 from livery.runtime.metrics import Metrics
@@ -29,7 +30,7 @@ def reason_of(error: LiveryError) -> str:
 
 def sender(address: str) -> str:
     """Return whom a connection from "127.0.0.1:3344" or "[::1]:3344" is counted for."""
-    return address_key(address.rpartition(":")[0].strip("[]"))
+    return address_key(ip_of(address))
 
 
 class Refusals:

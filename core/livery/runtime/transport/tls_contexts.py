@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from livery.identity import BundleMap, TrustBundle, X509Authority, X509Svid
 from livery.runtime.transport.listen import DoorIdentity
@@ -82,14 +82,9 @@ def authorities_of(own: TrustBundle | None, foreign: Iterable[TrustBundle]) -> l
     authority that copies both would make it refuse everybody of ours. Such a bundle should never have been imported.
     """
     ours = list(own.x509_authorities) if own is not None else []
-    taken = {mark for each in ours for mark in _marks(each)}
+    taken = {mark for each in ours for mark in each.marks}
     others = [each for bundle in foreign for each in bundle.x509_authorities]
-    return ours + [each for each in others if taken.isdisjoint(_marks(each))]
-
-
-def _marks(authority: X509Authority) -> tuple[object, ...]:
-    key = authority.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return authority.certificate.subject, authority.subject_key_id, key
+    return ours + [each for each in others if taken.isdisjoint(each.marks)]
 
 
 def _secure(context: ssl.SSLContext, alpn: Sequence[str]) -> None:
