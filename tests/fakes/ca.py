@@ -63,6 +63,7 @@ class Orders:
     refuse_join: tuple[grpc.StatusCode, str] | None = None
     decline: dict[str, tuple[int, str]] = field(default_factory=dict)  # entry ID → status of its batch item
     max_batch: int = 500
+    max_results: int = 500  # of a batch; what is over is left out of the answer
     page: int = 500
     federated: dict[str, TrustBundle] = field(default_factory=dict)
     jwt: bool = True
@@ -336,7 +337,7 @@ class _Svid(svid_api.SVIDServicer):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         results = [self._result(params) for params in request.params]
         await self._ca.leave("BatchNewX509SVID", context)
-        return svid_api.BatchNewX509SVIDResponse(results=results)
+        return svid_api.BatchNewX509SVIDResponse(results=results[: self._ca.orders.max_results])
 
     def _result(self, params: Any) -> svid_api.BatchNewX509SVIDResponse.Result:
         entry = self._ca.entries.get(params.entry_id)

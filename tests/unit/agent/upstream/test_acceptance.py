@@ -52,6 +52,8 @@ def test_an_svid_for_another_id_is_refused():
         accept(issued(svid), svid.private_key, other, MOMENT)
     with pytest.raises(CaAnswerUnusable):
         accept(Issued(other, svid.chain), svid.private_key, svid.id, MOMENT)
+    with pytest.raises(CaAnswerUnusable, match=r"it is for spiffe://example\.org/orders"):
+        accept(Issued(other, svid.chain), svid.private_key, other, MOMENT)
 
 
 def test_an_svid_for_another_key_is_refused():

@@ -95,6 +95,19 @@ class EndedCall:
         )
 
 
+def channel_to(call: object) -> grpc.aio.Channel:
+    """A channel whose streams are this call."""
+
+    class Channel:
+        def stream_stream(self, *_: object, **__: object) -> Any:
+            return lambda **_: call
+
+        def unary_unary(self, *_: object, **__: object) -> Any:
+            return None
+
+    return cast("grpc.aio.Channel", Channel())
+
+
 async def test_a_synchronisation_that_the_ca_ends_says_what_the_ca_said():
     revisions = [entry_api.EntryRevision(id="a", revision_number=1)]
     call = EndedCall(entry_api.SyncAuthorizedEntriesResponse(entry_revisions=revisions))
@@ -103,16 +116,27 @@ async def test_a_synchronisation_that_the_ca_ends_says_what_the_ca_said():
 
 
 async def test_an_attestation_that_the_ca_ends_says_what_the_ca_said():
-    class Channel:
-        def stream_stream(self, *_: object, **__: object) -> Any:
-            return lambda **_: EndedCall(agent_api.AttestAgentResponse(challenge=b"nonce"))
-
-        def unary_unary(self, *_: object, **__: object) -> Any:
-            return None
-
+    channel = channel_to(EndedCall(agent_api.AttestAgentResponse(challenge=b"nonce")))
     proof = NodeProof(b"payload", lambda challenge: challenge)
     with pytest.raises(grpc.aio.AioRpcError, match="banned"):
-        await joining.join(cast("grpc.aio.Channel", Channel()), JoinRequest("x509pop", proof, b"csr"), 5.0)
+        await joining.join(channel, JoinRequest("x509pop", proof, b"csr"), 5.0)
+
+
+async def test_a_ca_that_would_not_stop_asking_is_left():
+    asked = 0
+
+    class Endless:
+        async def write(self, _: object) -> None: ...
+
+        async def read(self) -> Any:
+            nonlocal asked
+            asked += 1
+            assert asked < 100, "it is still answered"
+            return agent_api.AttestAgentResponse(challenge=b"nonce")
+
+    proof = NodeProof(b"payload", lambda challenge: challenge)
+    with pytest.raises(CaAnswerUnusable, match="would not stop asking"):
+        await joining.join(channel_to(Endless()), JoinRequest("x509pop", proof, b"csr"), 5.0)
 
 
 async def test_an_id_used_again_after_a_deletion_is_fetched_anew(here: Insides):
@@ -171,6 +195,14 @@ async def test_signing_answers_in_order_and_an_item_that_fails_does_not_fail_the
     assert answers[1].id == SpiffeId.parse("spiffe://example.org/b")
     assert answers[0] == Unsigned("failed to sign X509-SVID", passing=True)
     assert answers[2] == Unsigned("entry not found or not authorized", passing=False)
+
+
+async def test_an_answer_with_fewer_results_than_requests_is_for_nobody(here: Insides):
+    """Which of them is missing cannot be told, and an SVID must not meet another's key."""
+    here.ca.orders.max_results = 1
+    requests = [SigningRequest(name, request(new_key())) for name in "ab"]
+    with pytest.raises(CaAnswerUnusable, match="1 results for 2 requests"):
+        await here.upstream.sign(requests)
 
 
 async def test_a_jwt_svid_is_for_the_entry_and_audience_asked_for(here: Insides):
