@@ -62,7 +62,8 @@ class X509PopAttestor:
 
 def _certificates(path: Path) -> list[x509.Certificate]:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
         if len(data) > MAX_FILE:
             raise NodeProofUnavailable(f"{path} is longer than {MAX_FILE} bytes")
         return x509.load_pem_x509_certificates(data)
