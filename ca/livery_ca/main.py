@@ -28,6 +28,7 @@ from livery.runtime.front_door import FrontDoor
 from livery.runtime.http import HttpServer
 from livery.runtime.logging import configure, get_logger
 from livery.runtime.metrics import Metrics
+from livery.runtime.quantities import format_duration
 from livery.runtime.transport.limits import DoorLimits
 from livery.runtime.transport.listen import Listen, TcpListen, UnixListen
 from livery.wire import (
@@ -240,5 +241,5 @@ def _warn_of_long_ttls(config: CaConfig) -> None:
     }
     for name, ttl in ttls.items():
         if ttl > config.uncut_ttl:
-            fix = f"set {name} to {config.uncut_ttl} at most, or ca_ttl to {6 * ttl}"
+            fix = f"set {name} to {format_duration(config.uncut_ttl)} at most, or ca_ttl to {format_duration(6 * ttl)}"
             log.warning("some SVIDs will live shorter than asked for", setting=name, fix=fix)
