@@ -65,7 +65,8 @@ def failure_of(what: str, error: grpc.aio.AioRpcError, last_refusal: str | None 
         return CaRefused(what, why=said)
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return CaOverloaded(what, why=said)
-    return CaUnavailable(what, why=f"{said}; {last_refusal}" if last_refusal else said)
+    # Where a dial failed, gRPC can only speak of the socket within this process that the dialer gave it.
+    return CaUnavailable(what, why=f"{error.code().name}: {last_refusal}" if last_refusal else said)
 
 
 def is_missing(error: grpc.aio.AioRpcError) -> bool:

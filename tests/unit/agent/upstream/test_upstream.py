@@ -246,6 +246,15 @@ async def test_a_ca_that_is_away_is_unavailable_and_one_that_says_no_has_refused
         await here.upstream.bundle(TD)
 
 
+async def test_a_dial_that_failed_is_told_in_the_dialers_words_and_not_in_grpcs(here: Insides):
+    """gRPC knows the socket within this process alone, and that is no address an operator can look at."""
+    await here.ca.stop()
+    here.dial.dialers[-1].last_refusal = "Connection refused"
+    with pytest.raises(CaUnavailable) as away:
+        await here.upstream.bundle(TD)
+    assert away.value.why == "UNAVAILABLE: Connection refused"
+
+
 async def test_hazard_23_agent_not_active_on_a_superseded_connection_is_retried_not_obeyed(here: Insides):
     """A call under way while the connection is swapped comes back as "not active": it is made again on the new one."""
     call = await held_call(here)
