@@ -14,6 +14,7 @@ import grpc.aio
 import pytest
 
 from livery.identity import BundleMap
+from livery.runtime.transport.tls_end import TlsEnd
 from tests.integration.doors import SERVER, Shown, dialer_to, echo, eventually, real_ca, tls_door
 from tests.pki import Twist, new_key
 
@@ -54,6 +55,19 @@ async def test_the_dialers_word_is_none_once_a_peer_has_answered(tmp_path):
         channel = await dialer.start()
         assert await echo(channel) == b"hello"
         assert dialer.last_refusal is None
+        await dialer.close()
+
+
+async def test_a_peer_whose_machine_is_gone_is_noticed_by_tcp(tmp_path):
+    ca = real_ca()
+    async with tls_door(tmp_path, ca) as room:
+        dialer = room.dialer(ca.issue("/a"), ca.bundle())
+        await echo(await dialer.start())
+        (outer,) = [end for end in dialer._open.census._ends if isinstance(end, TlsEnd)]
+        sock = outer.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
         await dialer.close()
 
 

@@ -120,6 +120,17 @@ def test_a_file_that_others_can_read_or_write_is_refused(tmp_path: Path, mode: i
     assert "a secret" not in str(raised.value)
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    write_atomic(path, b"a secret")
+    os.chown(path, 4242, -1)
+    with pytest.raises(NotPrivate, match="not ours") as raised:
+        read_private(path)
+    assert "user 4242" in str(raised.value)
+
+
 def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileMissing) as raised:
         read_private(tmp_path / "key.pem")

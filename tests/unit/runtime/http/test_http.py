@@ -17,7 +17,17 @@ import uvloop
 
 from livery.identity import BundleMap
 from livery.runtime.audit import AuditUnavailable
-from livery.runtime.http import ApplicationFailed, HttpBounds, HttpOptions, NoPeer, TcpListen, UnixListen, peer_of
+from livery.runtime.http import (
+    ApplicationFailed,
+    HttpBounds,
+    HttpOptions,
+    HttpPeer,
+    NoPeer,
+    TcpListen,
+    UnixListen,
+    peer_of,
+)
+from livery.runtime.http.gate import EXTENSION, Gate, GateSettings
 from livery.runtime.transport.limits import DoorLimits
 from livery.runtime.transport.listen import CannotListen
 from tests.fakes.tls import rogue_context
@@ -94,9 +104,12 @@ async def test_a_unix_socket_has_the_mode_asked_for_and_is_removed_in_the_end(
 
 
 async def test_a_uid_that_is_not_admitted_is_refused_and_recorded(world: World, tmp_path: Path) -> None:
-    async with world.unix(tmp_path / "s", admits=lambda uid: uid == 4242) as server, connected(server) as client:
-        assert await client.ended() == b""
-        await until(world.refusals)
+    async with world.unix(tmp_path / "s", admits=lambda uid: uid == 4242) as server:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        async with connected(server) as client:
+            assert await client.ended() == b""
+            await until(world.refusals)
+        await until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
     assert world.refusals()[0]["reason"] == "not_admitted"
     assert world.app.scopes == []
 
@@ -233,6 +246,46 @@ async def test_when_an_authority_is_withdrawn_the_next_request_on_an_open_connec
         world.identity.trusted = BundleMap.of(TestCa("example.org", now=world.ca.now).bundle())
         assert (await client.get()).status == 401
     assert len(world.app.scopes) == 1
+
+
+async def test_when_an_id_is_no_longer_admitted_its_next_request_after_a_change_gets_403(world: World) -> None:
+    banned: list[str] = []
+    admits = {"admits_id": lambda spiffe_id: "banned" if str(spiffe_id) in banned else None}
+    async with world.tcp(**admits) as server, connected(server, world.context(world.ca.issue("/orders"))) as client:
+        assert (await client.get()).status == 200
+        banned.append("spiffe://example.org/orders")
+        world.identity.trusted = BundleMap.of(world.ca.bundle())
+        assert (await client.get()).status == 403
+    assert len(world.app.scopes) == 1
+
+
+async def test_a_response_is_cut_a_while_after_its_callers_certificate_has_ended(world: World) -> None:
+    svid = world.ca.issue("/orders")
+    world.clock.set_wall(svid.not_after - timedelta(seconds=0.1))
+    options = HttpOptions(HttpBounds(expired_grace=0.1))
+    async with world.tcp(options) as server, connected(server, world.context(svid)) as client:
+        pending = asyncio.create_task(client.get("/wait"))
+        await world.app.entered.wait()
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError, ssl.SSLError)):
+            await asyncio.wait_for(pending, 5)
+        world.app.go.set()
+
+
+async def test_what_claims_to_be_a_peer_in_a_request_is_replaced_by_the_peer(world: World) -> None:
+    """No server we know of lets a client write there; if one did, it would not be believed."""
+    seen: list[HttpPeer] = []
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        seen.append(peer_of(scope))
+
+    peer, forged = HttpPeer(None, None, "192.0.2.1:1"), HttpPeer(None, None, "unix")
+    settings = GateSettings(world.clock, 1, False, bundles=lambda: None, recheck=lambda _peer: None)
+    scope = {"type": "http", "headers": [], "extensions": {EXTENSION: forged}}
+
+    async def unused(*_: Any) -> Any: ...
+
+    await Gate(app, peer, settings, None)(scope, unused, unused)
+    assert seen == [peer]
 
 
 async def test_rechecking_closes_what_no_longer_verifies_even_in_the_middle_of_a_response(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -123,6 +124,19 @@ def test_a_process_that_changed_its_effective_uid_is_refused(pair):
     with pytest.raises(PeerGone, match="changed who it is"):
         still_same(replace(process, uid=process.uid + 1))
     release(process)
+
+
+def test_a_process_that_changed_its_effective_uid_before_it_was_asked_for_leaks_no_descriptor(pair):
+    class SomebodyElse(OldKernel):
+        def getsockopt(self, level: int, optname: int, buflen: int) -> bytes:
+            if optname == socket.SO_PEERCRED:
+                return struct.pack("3i", os.getpid(), os.geteuid() + 1, os.getegid())
+            return super().getsockopt(level, optname, buflen)
+
+    before = descriptors()
+    with pytest.raises(PeerGone, match="changed who it is"):
+        process_of(SomebodyElse(pair))
+    assert descriptors() == before
 
 
 def test_a_process_that_became_another_program_is_refused(tmp_path):

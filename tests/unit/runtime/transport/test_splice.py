@@ -165,6 +165,53 @@ async def test_what_comes_before_the_splice_stands_is_kept():
         await census.close(patience=0)
 
 
+class Still(asyncio.Transport):
+    """A connection that only says whether it is being read."""
+
+    is_read = True
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        pass
+
+    def is_closing(self):
+        return False
+
+    def write(self, data):
+        pass
+
+    def pause_reading(self):
+        self.is_read = False
+
+    def resume_reading(self):
+        self.is_read = True
+
+
+def test_nothing_is_read_for_a_peer_that_was_too_slow_already_when_the_splice_was_made():
+    fast, slow = Still(), Still()
+    sender, reader = End(1), End(1)
+    sender.connection_made(fast)
+    reader.connection_made(slow)
+    reader.pause_writing()
+    sender.join(reader)
+    reader.join(sender)
+    for end in (sender, reader):
+        end.flow()
+    assert (fast.is_read, slow.is_read) == (False, True)
+    reader.resume_writing()
+    assert fast.is_read
+
+
+def test_an_end_that_reads_already_is_held_when_it_is_joined_to_one_that_is_full():
+    fast, slow = Still(), Still()
+    sender, reader = End(1), End(1)
+    sender.connection_made(fast)
+    reader.connection_made(slow)
+    sender.let_go()
+    reader.pause_writing()
+    reader.join(sender)
+    assert not fast.is_read
+
+
 @pytest.mark.parametrize("turns", range(6))
 async def test_a_listener_is_closed_and_what_it_accepted_just_then_is_not_forgotten(tmp_path: Path, turns: int):
     """Whichever turn of the loop the close falls into: an accepted connection is in the census, or never was."""

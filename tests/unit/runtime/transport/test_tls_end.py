@@ -143,6 +143,29 @@ async def test_closing_one_end_closes_the_other_at_once(wire):
     assert wire.inner.transport.is_closing()
 
 
+async def test_an_end_that_was_held_reads_on_once_it_is_closed_so_that_it_sees_its_peer_go(wire):
+    """A refused peer may still be sending: what it sends is dropped, and its end ends the connection."""
+    wire.outer.linger = 60.0
+    await wire.shake()
+    wire.outer.hold()
+    await wire.say(b"x" * 1000)
+    wire.outer.close()
+    assert await wire._recv(wire.wire)  # the goodbye
+    wire.wire.close()
+    async with asyncio.timeout(5):
+        while wire.outer in wire.watcher._ends:
+            await asyncio.sleep(0.001)
+
+
+async def test_an_end_that_is_closed_is_gone_although_its_peer_stays(wire):
+    wire.outer.linger = 0.1
+    await wire.shake()
+    wire.outer.close()
+    async with asyncio.timeout(5):
+        while wire.outer in wire.watcher._ends:
+            await asyncio.sleep(0.001)
+
+
 async def test_a_peers_alert_is_told_and_ends_both(wire):
     await wire.shake()
     wire.join()
