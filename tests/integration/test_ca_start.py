@@ -230,7 +230,8 @@ async def test_the_debug_service_counts(tmp_path: Path) -> None:
         own, authority = info.svid_chain
         assert (own.id.trust_domain, own.id.path, own.subject) == ("example.org", "/spire/server", "O=SPIRE,C=US")
         assert (authority.id.trust_domain, authority.id.path) == ("example.org", "")
-        assert authority.subject == ca.bundle.x509_authorities[0].certificate.subject.rfc4514_string()
+        serial = ca.bundle.x509_authorities[0].certificate.serial_number
+        assert authority.subject == f"SERIALNUMBER={serial},O=SPIFFE,C=US", "as Go writes it"
 
 
 async def test_the_log_level_is_changed_and_reset(tmp_path: Path) -> None:

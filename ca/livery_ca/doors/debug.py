@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from cryptography.x509.oid import NameOID
 from grpc.aio import ServicerContext
 
 from livery.identity import verify_x509
@@ -23,6 +24,7 @@ from livery_ca.store import Store
 Context = ServicerContext[Any, Any]
 
 FRESH_SECONDS = 5.0
+_GO_NAMES = {NameOID.SERIAL_NUMBER: "SERIALNUMBER"}  # SPIRE's command prints the subject as Go writes it
 
 
 @dataclass(slots=True)
@@ -59,7 +61,7 @@ class DebugDoor(debug_api.DebugServicer):
             debug_api.GetInfoResponse.Cert(
                 id=spiffe_id_to_wire(verified.id) if number == 0 else ours,
                 expires_at=int(cert.not_valid_after_utc.timestamp()),
-                subject=cert.subject.rfc4514_string(),
+                subject=cert.subject.rfc4514_string(_GO_NAMES),
             )
             for number, cert in enumerate((*verified.chain, verified.authority))
         ]
