@@ -63,13 +63,15 @@ class Handover:
 
 
 @asynccontextmanager
-async def handover(api: Path, directory: Path, interpreter: str = sys.executable) -> AsyncIterator[Handover]:
-    """A process that asked the Workload API at `api` for its X.509-SVIDs and gave us the connection."""
-    request = http2.grpc_call("/SpiffeWorkloadAPI/FetchX509SVID", {"workload.spiffe.io": "true"})
+async def handover(
+    api: Path, directory: Path, method: str = "FetchX509SVID", message: bytes = b""
+) -> AsyncIterator[Handover]:
+    """A process that called the Workload API at `api` (for its X.509-SVIDs) and gave us the connection."""
+    request = http2.grpc_call(f"/SpiffeWorkloadAPI/{method}", {"workload.spiffe.io": "true"}, message)
     with socket.socket(socket.AF_UNIX) as home:
         home.bind(str(directory / "home"))
         home.listen()
-        command = [interpreter, "-c", PROGRAM, str(api), str(directory / "home"), request.hex()]
+        command = [sys.executable, "-c", PROGRAM, str(api), str(directory / "home"), request.hex()]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as popen:
             accepted, _ = await asyncio.to_thread(home.accept)
             with accepted:

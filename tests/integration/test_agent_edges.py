@@ -99,6 +99,26 @@ async def test_hazard_13_an_open_stream_gives_no_update_to_what_its_process_beca
         assert len(here.audit.of("x509_svid.serve")) == served
 
 
+async def test_hazard_13_a_process_that_became_another_program_gets_no_token_it_asked_for_before():
+    async with town(entry("orders")) as here:
+        for become in (False, True):
+            message = workload_api.JWTSVIDRequest(audience=[f"a{become}"]).SerializeToString()
+            here.ca.orders.slow.add("NewJWTSVID")
+            here.ca.orders.held.clear()
+            here.audit.events.clear()
+            asked = here.ca.calls["NewJWTSVID"]
+            async with handover(here.workload_socket, here.directory, "FetchJWTSVID", message) as asker:
+                async with asyncio.timeout(10):
+                    while here.ca.calls["NewJWTSVID"] == asked:
+                        await asyncio.sleep(0.01)
+                if become:
+                    await asker.become_another_program()
+                here.ca.orders.held.set()
+                answer = await asker.answer()
+            assert (b"spiffe://example.org/orders" in answer) is not become
+            assert len(here.audit.of("jwt_svid.serve")) == (0 if become else 1)
+
+
 # Hazard 25: the edges of the Workload API
 
 

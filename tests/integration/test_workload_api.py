@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -245,6 +246,8 @@ async def test_WL_14_jwt_svids_are_for_all_identities_or_for_the_one_named(ours:
         svid = verify_jwt(sent.svid, BundleMap.of(ours.ca.bundle), "b", ours.clock.now())
         assert (str(svid.id), svid.audience) == (sent.spiffe_id, ("a", "b"))
     assert ids(await fetch("spiffe://example.org/inventory")) == ["spiffe://example.org/inventory"]
+    audited = [(event["pid"], event["spiffe_ids"]) for event in ours.audit.of("jwt_svid.serve")]
+    assert audited == [(os.getpid(), ids(everything)), (os.getpid(), ["spiffe://example.org/inventory"])]
     code, text = await refusal(fetch("spiffe://example.org/somebody-else"))
     assert (code, text) == (grpc.StatusCode.PERMISSION_DENIED, "no identity issued")
     assert (await refusal(fetch("spiffe://EXAMPLE.org/x")))[0] is grpc.StatusCode.INVALID_ARGUMENT
