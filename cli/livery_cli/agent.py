@@ -23,7 +23,7 @@ def agent() -> None:
     """The node agent."""
 
 
-@agent.command()
+@agent.command(short_help="Ask the agent how it is; exit 0 or 1.")
 @agent_socket_option
 @timeout_option
 @output_option
@@ -33,4 +33,4 @@ def health(agent_socket: str, timeout: timedelta) -> Shown:
     return ask_ready("agent", agent_at(agent_socket), timeout)
 
 
-add_role_commands(agent, RoleModules("agent", "livery_agent.config:AgentConfig", "livery_agent.main:run"))
+add_role_commands(agent, RoleModules("agent", "the agent", "livery_agent.config:AgentConfig", "livery_agent.main:run"))

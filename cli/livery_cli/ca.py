@@ -62,7 +62,7 @@ def init(trust_domain: str, state: Path | None, config_file: Path | None) -> Non
     click.echo(f"wrote {config_file}\nnext: livery ca run --config {config_file}")
 
 
-@ca.command()
+@ca.command(short_help="Ask the CA how it is; exit 0 or 1.")
 @ca_socket_option
 @timeout_option
 @output_option
@@ -82,4 +82,4 @@ def health(ca_socket: str, timeout: timedelta) -> Shown:
     return one({"role": "ca", "serving": serving}, HEALTH, Exit.DONE if serving else Exit.NO)
 
 
-add_role_commands(ca, RoleModules("ca", "livery_ca.config:CaConfig", "livery_ca.main:run"))
+add_role_commands(ca, RoleModules("ca", "the CA", "livery_ca.config:CaConfig", "livery_ca.main:run"))

@@ -6,6 +6,8 @@ own: requests and replies; the noun modules build and print those. Synchronous o
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from typing import ClassVar
 import grpc
 
 from livery.errors import Kind, LiveryError
+
+# SPIFFE_Workload_Endpoint 4: every request says that it means the Workload API.
+WORKLOAD_HEADER = (("workload.spiffe.io", "true"),)
 
 
 class Unreachable(LiveryError):
@@ -55,21 +60,23 @@ class PeerFailed(LiveryError):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Whom a command talks to: what it is called, its address, and how to start it."""
+    """Whom a command talks to: what it is called, its address, how to start it, and what to do where it says no."""
 
     name: str
     address: str
     start_with: str
+    if_denied: str = ""
 
 
 def ca_at(address: str) -> Peer:
     """The CA behind its administration socket."""
-    return Peer("the CA", address, "livery ca run")
+    return Peer("the CA", address, "livery ca run", "run the command as the user that the CA runs as, or as root")
 
 
 def agent_at(address: str) -> Peer:
-    """The agent behind the Workload API."""
-    return Peer("the agent", address, "livery agent run")
+    """The agent behind the Workload API, which denies a process that no entry describes."""
+    if_denied = f"create an entry that describes it (this is user {os.geteuid()}), and give its agent a moment (--wait)"
+    return Peer("the agent", address, "livery agent run", if_denied)
 
 
 @contextmanager
@@ -86,9 +93,10 @@ def channel(peer: Peer) -> Iterator[grpc.Channel]:
 
 
 def target(address: str) -> str:
-    """`unix:/p` and `unix:///p` as gRPC takes them; a bare path is taken for a unix socket."""
+    """`unix:/p`, `unix:///p` and `tcp://ip:port` as gRPC takes them; a bare path is taken for a unix socket."""
     path = socket_path(address)
-    return address if path is None else f"unix:{path}"
+    # SPIFFE_Workload_Endpoint 4: the endpoint's scheme is unix or tcp.
+    return address.removeprefix("tcp://") if path is None else f"unix:{path}"
 
 
 def socket_path(address: str) -> Path | None:
@@ -111,7 +119,7 @@ def check_socket(peer: Peer) -> None:
     except PermissionError as error:
         raise Refused(
             f"may not look at {path}",
-            why=f"user {_uid()} may not enter a directory above it",
+            why=f"user {os.geteuid()} may not enter a directory above it",
             fix="run the command as the user that runs it, or as root",
         ) from error
     if not found:
@@ -120,12 +128,6 @@ def check_socket(peer: Peer) -> None:
             why="no socket there",
             fix=f"start it ({peer.start_with}, or livery up), or name its socket: `livery up` prints it",
         )
-
-
-def _uid() -> int:
-    import os
-
-    return os.geteuid()
 
 
 def from_rpc(error: grpc.RpcError, peer: Peer) -> LiveryError:
@@ -141,7 +143,11 @@ def from_rpc(error: grpc.RpcError, peer: Peer) -> LiveryError:
             why=details,
             fix=f"see that it runs ({peer.start_with}) and that this user may open its socket; or raise --timeout",
         )
-    return leaf(f"{peer.name} says: {details}", why=f"gRPC status {status.name}")
+    return leaf(f"{peer.name} says: {details}", why=f"gRPC status {status.name}", fix=_next_step(status, peer))
+
+
+def _next_step(status: grpc.StatusCode, peer: Peer) -> str:
+    return peer.if_denied if status is grpc.StatusCode.PERMISSION_DENIED else _NEXT_STEPS.get(status, "")
 
 
 _BY_STATUS: dict[grpc.StatusCode, type[LiveryError]] = {
@@ -155,15 +161,31 @@ _BY_STATUS: dict[grpc.StatusCode, type[LiveryError]] = {
 }
 
 
-def check_item(code: int, message: str) -> None:
+_NEXT_STEPS = {
+    grpc.StatusCode.NOT_FOUND: "see what there is with `livery entry list` or `livery node list`",
+    grpc.StatusCode.ALREADY_EXISTS: "find it with `livery entry list --spiffe-id ID`; `livery entry update` changes it",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "run it again in a while",
+    grpc.StatusCode.UNIMPLEMENTED: "see docs/ca.md for what the CA offers, or ask a server that offers it",
+}
+
+
+def check_item(code: int, message: str, peer: Peer) -> None:
     """Raise for an item of a batch that did not come out OK (`spire.api.types.Status`)."""
     if code == grpc.StatusCode.OK.value[0]:
         return
     for status in grpc.StatusCode:
         if status.value[0] == code:
             leaf = _BY_STATUS.get(status, Refused)
-            raise leaf(message, why=f"gRPC status {status.name}")
-    raise PeerFailed(message, why=f"unknown status {code}")
+            what = f"{peer.name} says: {message}"
+            raise leaf(what, why=f"gRPC status {status.name}", fix=_next_step(status, peer))
+    raise PeerFailed(f"{peer.name} says: {message}", why=f"unknown status {code}")
+
+
+def tell_warnings(call: grpc.Call) -> None:
+    """Tell what the CA warned of while it did as it was asked (its trailer `livery-warning`)."""
+    for key, value in call.trailing_metadata() or ():
+        if key == "livery-warning":
+            print(f"warning: {value if isinstance(value, str) else value.decode()}", file=sys.stderr)
 
 
 def seconds(timeout: timedelta) -> float:

@@ -13,11 +13,11 @@ import click
 
 from livery.wire import entry_api, types_api
 from livery_cli import entry_file
-from livery_cli.client import Peer, ca_at, channel, check_item, seconds
+from livery_cli.client import Peer, ca_at, channel, check_item, seconds, tell_warnings
 from livery_cli.delivery import waits_for_agents
 from livery_cli.exits import Exit
 from livery_cli.live_ids import complete_entry_id, complete_parent_id, complete_spiffe_id
-from livery_cli.options import DURATION, ca_socket_option, output_option, timeout_option
+from livery_cli.options import DURATION, TTL, ca_socket_option, output_option, timeout_option
 from livery_cli.output import Shown, View, one, several, show_one
 from livery_cli.watching import watchable
 from livery_cli.wire_text import entry_row, id_to_wire, selectors_to_wire
@@ -57,8 +57,8 @@ def _fields(command: Callable[..., object]) -> Callable[..., object]:
             help="The agent (or other identity) it is given through.",
         ),
         click.option("--selector", "selectors", multiple=True, required=True, help="type:value; repeat for each."),
-        click.option("--x509-svid-ttl", type=DURATION, help="Life of its X.509-SVIDs; the CA's default if left out."),
-        click.option("--jwt-svid-ttl", type=DURATION, help="Life of its JWT-SVIDs; the CA's default if left out."),
+        click.option("--x509-svid-ttl", type=TTL, help="Life of its X.509-SVIDs; the CA's default if left out."),
+        click.option("--jwt-svid-ttl", type=TTL, help="Life of its JWT-SVIDs; the CA's default if left out."),
         click.option("--dns", "dns_names", multiple=True, help="A DNS name in its certificates; repeat for each."),
         click.option("--federates-with", multiple=True, help="A trust domain whose bundle it also gets."),
         click.option("--hint", default="", help="Tells two identities of one workload apart."),
@@ -108,10 +108,13 @@ def create(entry_id: str, ca_socket: str, timeout: timedelta, output: str, **fie
     """Create an entry."""
     wire = _entry(fields)
     wire.id = entry_id
-    with channel(ca_at(ca_socket)) as opened:
+    peer = ca_at(ca_socket)
+    with channel(peer) as opened:
         request = entry_api.BatchCreateEntryRequest(entries=[wire])
-        result = entry_api.EntryStub(opened).BatchCreateEntry(request, timeout=seconds(timeout)).results[0]
-    check_item(result.status.code, result.status.message)
+        answer, call = entry_api.EntryStub(opened).BatchCreateEntry.with_call(request, timeout=seconds(timeout))
+    (result,) = answer.results
+    check_item(result.status.code, result.status.message, peer)
+    tell_warnings(call)
     show_one(entry_row(result.entry), VIEW, output)
 
 
@@ -126,10 +129,13 @@ def update(entry_id: str, ca_socket: str, timeout: timedelta, output: str, **fie
     """Replace the entry ENTRY_ID with what the options say."""
     wire = _entry(fields)
     wire.id = entry_id
-    with channel(ca_at(ca_socket)) as opened:
+    peer = ca_at(ca_socket)
+    with channel(peer) as opened:
         request = entry_api.BatchUpdateEntryRequest(entries=[wire])
-        result = entry_api.EntryStub(opened).BatchUpdateEntry(request, timeout=seconds(timeout)).results[0]
-    check_item(result.status.code, result.status.message)
+        answer, call = entry_api.EntryStub(opened).BatchUpdateEntry.with_call(request, timeout=seconds(timeout))
+    (result,) = answer.results
+    check_item(result.status.code, result.status.message, peer)
+    tell_warnings(call)
     show_one(entry_row(result.entry), VIEW, output)
 
 
@@ -199,14 +205,15 @@ def show_(entry_id: str, ca_socket: str, timeout: timedelta) -> Shown:
 @waits_for_agents
 def delete(entry_ids: tuple[str, ...], ca_socket: str, timeout: timedelta) -> None:
     """Delete entries; their identities are not renewed again."""
-    with channel(ca_at(ca_socket)) as opened:
+    peer = ca_at(ca_socket)
+    with channel(peer) as opened:
         request = entry_api.BatchDeleteEntryRequest(ids=entry_ids)
         results = entry_api.EntryStub(opened).BatchDeleteEntry(request, timeout=seconds(timeout)).results
     for result in results:
         if result.status.code == 0:
             click.echo(f"deleted {result.id}")
     for result in results:
-        check_item(result.status.code, f"{result.id or 'an entry'}: {result.status.message}")
+        check_item(result.status.code, f"{result.id or 'an entry'}: {result.status.message}", peer)
 
 
 @entry.command()
@@ -231,5 +238,5 @@ def apply(path: Path, prune: bool, dry_run: bool, ca_socket: str, timeout: timed
     with channel(peer) as opened:
         stub = entry_api.EntryStub(opened)
         for status in entry_file.carry_out(plan, stub, seconds(timeout)):
-            check_item(status.code, status.message)
+            check_item(status.code, status.message, peer)
     return Exit.DONE

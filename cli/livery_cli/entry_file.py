@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import click
+
 from livery.errors import Kind, LiveryError
 from livery.wire import entry_api, types_api
-from livery_cli.options import DURATION
+from livery_cli.client import tell_warnings
+from livery_cli.options import TTL
 from livery_cli.wire_text import entry_row, id_from_wire, id_to_wire, selectors_from_wire, selectors_to_wire
 
 _KNOWN = {
@@ -89,9 +92,15 @@ def _entry(table: object, where: str) -> types_api.Entry:
     )
     for name in ("x509_svid_ttl", "jwt_svid_ttl"):
         if name in table:
-            ttl = DURATION.convert(_text(table, name, where), None, None)
-            setattr(entry, name, int(ttl.total_seconds()))
+            setattr(entry, name, _ttl(_text(table, name, where), f"{where}: {name}"))
     return entry
+
+
+def _ttl(text: str, where: str) -> int:
+    try:
+        return int(TTL.convert(text, None, None).total_seconds())
+    except click.BadParameter as error:
+        raise InvalidEntryFile(f"{where} is no lifetime", why=error.message) from error
 
 
 def _text(table: dict[str, object], key: str, where: str) -> str:
@@ -142,10 +151,16 @@ def _comparable(entry: types_api.Entry) -> dict[str, object]:
 def carry_out(plan: Plan, stub: entry_api.EntryStub, timeout: float) -> Iterator[types_api.Status]:
     """Send the plan in batches; yields one status an entry, so that the first refusal is told by name."""
     for some in _batches(plan.create):
-        created = stub.BatchCreateEntry(entry_api.BatchCreateEntryRequest(entries=some), timeout=timeout)
+        created, call = stub.BatchCreateEntry.with_call(
+            entry_api.BatchCreateEntryRequest(entries=some), timeout=timeout
+        )
+        tell_warnings(call)
         yield from (result.status for result in created.results)
     for some in _batches(plan.update):
-        updated = stub.BatchUpdateEntry(entry_api.BatchUpdateEntryRequest(entries=some), timeout=timeout)
+        updated, call = stub.BatchUpdateEntry.with_call(
+            entry_api.BatchUpdateEntryRequest(entries=some), timeout=timeout
+        )
+        tell_warnings(call)
         yield from (result.status for result in updated.results)
     for some in _batches(plan.delete):
         ids = [entry.id for entry in some]

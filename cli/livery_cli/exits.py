@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from enum import IntEnum
+from typing import ClassVar
 
 from livery.errors import Kind, LiveryError
 
@@ -22,6 +23,13 @@ class Exit(IntEnum):
     REFUSED = 4  # refused, not found, or in conflict
     INTERNAL = 70  # EX_SOFTWARE of sysexits.h
     INTERRUPTED = 130  # 128 + SIGINT
+
+
+class OutputLost(LiveryError):
+    """What a command had to say could not be written: a full disk, most likely."""
+
+    code: ClassVar[str] = "output_lost"
+    kind: ClassVar[Kind] = Kind.EXHAUSTED
 
 
 _BY_KIND = {

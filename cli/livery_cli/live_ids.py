@@ -1,4 +1,4 @@
-"""What a shell completes from what is there: the ids of entries and agents, as the CA has them at this moment.
+"""What a shell completes from what is there: ids of entries and agents, as the CA has them, and those of this process.
 
 Owns: asking for them, within `PATIENCE` and without a word of what went wrong: who presses Tab has asked for nothing.
 Does not own: the shells' scripts (`completion`), or which parameter takes what (the commands say).
@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -34,26 +35,32 @@ Items: TypeAlias = "list[CompletionItem[str]]"
 
 def complete_entry_id(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
     """Ids of entries."""
-    return _offered(_entries, context, parameter, incomplete)
+    return _offered(_Source(_CA, _entries), context, parameter, incomplete)
 
 
 def complete_spiffe_id(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
     """SPIFFE IDs that entries give."""
-    return _offered(_spiffe_ids, context, parameter, incomplete)
+    return _offered(_Source(_CA, _spiffe_ids), context, parameter, incomplete)
 
 
 def complete_agent_id(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
     """SPIFFE IDs of agents."""
-    return _offered(_agent_ids, context, parameter, incomplete)
+    return _offered(_Source(_CA, _agent_ids), context, parameter, incomplete)
 
 
 def complete_parent_id(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
     """SPIFFE IDs by which an entry can name its parent: of agents, and of other entries."""
-    return _offered(lambda ca: chain(_agent_ids(ca), _spiffe_ids(ca)), context, parameter, incomplete)
+    both = _Source(_CA, lambda ca: chain(_agent_ids(ca), _spiffe_ids(ca)))
+    return _offered(both, context, parameter, incomplete)
 
 
-class _Ca:
-    """The CA, for as long as the patience lasts."""
+def complete_own_id(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """SPIFFE IDs that this very process has, as its agent says."""
+    return _offered(_Source(_AGENT, _own_ids), context, parameter, incomplete)
+
+
+class _Asked:
+    """The other side, for as long as the patience lasts."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel = channel
@@ -64,29 +71,48 @@ class _Ca:
         return self._end - time.monotonic()
 
 
-def _offered(
-    find: Callable[[_Ca], Found], context: click.Context, parameter: click.Parameter, incomplete: str
-) -> Items:
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """Where to ask: the command's parameter, the variable and the place that name the socket, the first that does."""
+
+    parameter: str
+    variable: str
+    place: str
+
+    def address(self, context: click.Context) -> str:
+        """Its address, for the command line as far as it goes."""
+        chosen = context.params.get(self.parameter) or os.environ.get(self.variable)
+        return str(chosen or f"unix:{runtime_directory()}/{self.place}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Whom to ask, and for what."""
+
+    door: _Door
+    find: Callable[[_Asked], Found]
+
+
+_CA = _Door("ca_socket", "LIVERY_CA_SOCKET", "ca/admin.sock")
+_AGENT = _Door("endpoint_socket", "SPIFFE_ENDPOINT_SOCKET", "agent/workload.sock")
+
+
+def _offered(source: _Source, context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
     from click.shell_completion import CompletionItem
 
-    from livery_cli.client import ca_at, channel
+    from livery_cli.client import Peer, channel
 
     taken = context.params.get(parameter.name or "")
     passed = set(taken) if isinstance(taken, tuple) else set()
     found: dict[str, str] = {}
-    with suppress(Exception), channel(ca_at(_address(context))) as opened:
-        for value, beside in find(_Ca(opened)):
+    with suppress(Exception), channel(Peer("", source.door.address(context), "")) as opened:
+        for value, beside in source.find(_Asked(opened)):
             if value.startswith(incomplete) and value not in passed and _WORD.fullmatch(value):
                 found.setdefault(value, beside)
     return [CompletionItem(value, help=beside or None) for value, beside in sorted(found.items())]
 
 
-def _address(context: click.Context) -> str:
-    chosen = context.params.get("ca_socket") or os.environ.get("LIVERY_CA_SOCKET")
-    return str(chosen or f"unix:{runtime_directory()}/ca/admin.sock")
-
-
-def _entries(ca: _Ca) -> Found:
+def _entries(ca: _Asked) -> Found:
     """The id and the SPIFFE ID of each entry."""
     from livery.wire import entry_api, types_api
     from livery_cli.wire_text import id_from_wire
@@ -103,11 +129,11 @@ def _entries(ca: _Ca) -> Found:
             return
 
 
-def _spiffe_ids(ca: _Ca) -> Found:
+def _spiffe_ids(ca: _Asked) -> Found:
     return ((spiffe_id, "") for _, spiffe_id in _entries(ca))
 
 
-def _agent_ids(ca: _Ca) -> Found:
+def _agent_ids(ca: _Asked) -> Found:
     from livery.wire import agent_api, types_api
     from livery_cli.wire_text import id_from_wire
 
@@ -121,3 +147,12 @@ def _agent_ids(ca: _Ca) -> Found:
         token = page.next_page_token
         if not token:
             return
+
+
+def _own_ids(agent: _Asked) -> Found:
+    from livery.wire import workload_api
+    from livery_cli.client import WORKLOAD_HEADER
+
+    stub = workload_api.SpiffeWorkloadAPIStub(agent.channel)
+    stream = stub.FetchX509SVID(workload_api.X509SVIDRequest(), metadata=WORKLOAD_HEADER, timeout=agent.left())
+    return ((each.spiffe_id, each.hint) for each in next(iter(stream)).svids)

@@ -6,6 +6,7 @@ imported when it is asked for. No prompt is ever shown, and no traceback unless 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -15,7 +16,7 @@ from importlib.metadata import version
 import click
 
 from livery.errors import LiveryError
-from livery_cli.exits import Exit, exit_code, tell
+from livery_cli.exits import Exit, OutputLost, exit_code, tell
 from livery_cli.lazy import Lazy, LazyGroup
 
 COMMANDS = {
@@ -74,6 +75,10 @@ def _ending(stop: BaseException) -> int:
             # The reader of our output went away (`livery ... | head`): nobody is left to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = Exit.DONE
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO):
+            lost = OutputLost("the output could not be written", why=str(stop), fix="make room, or write elsewhere")
+            tell(lost)
+            code = exit_code(lost)
         case _:
             code = _internal(stop)
     return code

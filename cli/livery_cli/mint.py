@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from livery.identity import SpiffeId
 from livery.wire import svid_api
-from livery_cli.client import ca_at, channel, seconds
+from livery_cli.client import BadRequest, ca_at, channel, seconds
 from livery_cli.live_ids import complete_spiffe_id
-from livery_cli.options import DURATION, ca_socket_option, output_option, timeout_option
+from livery_cli.options import TTL, ca_socket_option, output_option, timeout_option
 from livery_cli.output import View, at, show_one
 from livery_cli.svid_files import pem, write_svid
 from livery_cli.wire_text import id_from_wire, id_to_wire
@@ -33,7 +33,14 @@ def mint() -> None:
 
 def _request(spiffe_id: SpiffeId, dns_names: tuple[str, ...], key: ec.EllipticCurvePrivateKey) -> bytes:
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(spiffe_id))]
-    names += [x509.DNSName(name) for name in dns_names]
+    try:
+        names += [x509.DNSName(name) for name in dns_names]
+    except ValueError as error:
+        raise BadRequest(
+            "a DNS name is not in ASCII",
+            why="certificates hold names as resolvers ask for them",
+            fix="write its xn-- form",
+        ) from error
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
@@ -41,7 +48,7 @@ def _request(spiffe_id: SpiffeId, dns_names: tuple[str, ...], key: ec.EllipticCu
 
 @mint.command("x509")
 @click.argument("spiffe_id", shell_complete=complete_spiffe_id)
-@click.option("--ttl", type=DURATION, help="Its life; the CA's default if left out.")
+@click.option("--ttl", type=TTL, help="Its life; the CA's default if left out.")
 @click.option("--dns", "dns_names", multiple=True, help="A DNS name in the certificate; repeat for each.")
 @click.option("--write", "directory", type=click.Path(file_okay=False, path_type=Path), help="Write the files there.")
 @ca_socket_option
@@ -77,7 +84,7 @@ def mint_x509(
 @mint.command("jwt")
 @click.argument("spiffe_id", shell_complete=complete_spiffe_id)
 @click.option("--audience", "audiences", multiple=True, required=True, help="Whom it is for; repeat for each.")
-@click.option("--ttl", type=DURATION, help="Its life; the CA's default if left out.")
+@click.option("--ttl", type=TTL, help="Its life; the CA's default if left out.")
 @ca_socket_option
 @timeout_option
 @output_option

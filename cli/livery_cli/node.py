@@ -42,13 +42,18 @@ def _row(agent: types_api.Agent) -> dict[str, object]:
     return {
         "id": id_from_wire(agent.id),
         "attestation": agent.attestation_type,
-        "serial_number": agent.x509svid_serial_number,
+        "serial_number": _serial(agent.x509svid_serial_number),
         "expires_at": at(agent.x509svid_expires_at),
         "can_reattest": agent.can_reattest,
         "banned": agent.banned,
         "version": agent.agent_version,
         "selectors": selectors_from_wire(agent.selectors),
     }
+
+
+def _serial(decimal: str) -> str:
+    """The wire has serial numbers in decimal; logs, `inspect` and openssl in hexadecimal."""
+    return f"{int(decimal):x}" if decimal.isdecimal() else decimal
 
 
 @node.command("list")
@@ -93,7 +98,7 @@ def show_(agent_id: str, ca_socket: str, timeout: timedelta) -> Shown:
     return one(_row(found), VIEW)
 
 
-@node.command()
+@node.command(short_help="Turn an agent away until it is evicted.")
 @click.argument("agent_id", shell_complete=complete_agent_id)
 @ca_socket_option
 @timeout_option

@@ -19,6 +19,7 @@ from livery.runtime.directories import runtime_directory
 
 F = TypeVar("F", bound=Callable[..., object])
 
+LONGEST = 2**31 - 1  # seconds: what the wire, and every clock we hand it to, can hold
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -33,12 +34,26 @@ class Duration(click.ParamType[timedelta]):
             return value
         parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])", str(value))
         seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        if "".join(number + unit for number, unit in parts) != str(value) or not 0 < seconds < 10**10:
+        if "".join(number + unit for number, unit in parts) != str(value) or not 0 < seconds <= LONGEST:
             self.fail(f"{value!r} is not a duration; write it like 90s, 10m or 1h30m", param, ctx)
         return timedelta(seconds=seconds)
 
 
+class Ttl(Duration):
+    """A duration in whole seconds, as the wire has lifetimes: rounding one would make it 0, which means the default."""
+
+    name = "ttl"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Parse the text; refuse fractions of a second."""
+        ttl = super().convert(value, param, ctx)
+        if ttl.microseconds:
+            self.fail(f"{value!r} is not in whole seconds; write it like 90s, 10m or 1h30m", param, ctx)
+        return ttl
+
+
 DURATION = Duration()
+TTL = Ttl()
 
 
 def output_option(command: F) -> F:

@@ -18,6 +18,9 @@ from livery_cli.exits import Exit
 
 Row = Mapping[str, object]
 
+_PIPE_WIDTH = 4096
+_LEAST_COLUMN = 20  # characters: an address or a time is still read in two lines
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -117,21 +120,32 @@ def _pairs(row: Row) -> str:
 
 
 def _table(rows: Sequence[Row], view: View) -> str:
+    """Rows as lines; on a terminal too narrow for that, each row as a block of its own."""
     if not rows:
         return ""
     from rich.console import Console
     from rich.table import Table
 
+    at_terminal = sys.stdout.isatty()
+    # Into a pipe, columns are never folded: what follows reads lines.
+    console = Console(width=None if at_terminal else _PIPE_WIDTH, soft_wrap=not at_terminal)
+    cells = [{key: cell(row.get(key)) for key in view.columns} for row in rows]
+    if at_terminal and console.width < _least_width(cells, view):
+        return "\n\n".join(_pairs({heading: row[key] for key, heading in view.columns.items()}) for row in cells)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for key, heading in view.columns.items():
-        table.add_column(heading, overflow="fold", no_wrap=key == view.name and sys.stdout.isatty())
-    for row in rows:
-        table.add_row(*(cell(row.get(key)) for key in view.columns))
-    # Into a pipe, columns are never folded: what follows reads lines.
-    console = Console(width=None if sys.stdout.isatty() else 4096, soft_wrap=not sys.stdout.isatty())
+        table.add_column(heading, overflow="fold", no_wrap=key == view.name and at_terminal)
+    for row in cells:
+        table.add_row(*row.values())
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _least_width(cells: Sequence[Mapping[str, str]], view: View) -> int:
+    """How wide a table must be to be read: names whole, the rest folded to no less than `_LEAST_COLUMN`."""
+    widths = {key: max(len(heading), *(len(row[key]) for row in cells)) for key, heading in view.columns.items()}
+    return sum(width if key == view.name else min(width, _LEAST_COLUMN) for key, width in widths.items()) + len(widths)
 
 
 def _plain(value: object) -> object:

@@ -29,7 +29,7 @@ def policy() -> None:
     """The decision server, and policies as files."""
 
 
-@policy.command()
+@policy.command(short_help="Check policy files and directories; exit 0 or 1.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @config_option
 @output_option
@@ -52,7 +52,7 @@ def check(paths: tuple[Path, ...], config_file: Path | None, output: str) -> int
     return Exit.NO if errors else Exit.DONE
 
 
-@policy.command()
+@policy.command(short_help="Ask the server how it is; exit 0 or 1.")
 @policy_socket_option
 @timeout_option
 @output_option
@@ -66,7 +66,7 @@ def health(policy_socket: str, timeout: timedelta) -> Shown:
     return one(row, VIEW, Exit.DONE if serving else Exit.NO)
 
 
-@click.command()
+@click.command(short_help="Why a decision came out as it did.")
 @click.argument("decision_id")
 @policy_socket_option
 @timeout_option
@@ -77,4 +77,6 @@ def explain(decision_id: str, policy_socket: str, timeout: timedelta, output: st
 
 
 policy.add_command(explain)
-add_role_commands(policy, RoleModules("policy", "livery_policy.config:PolicyConfig", "livery_policy.main:run"))
+add_role_commands(
+    policy, RoleModules("policy", "the decision server", "livery_policy.config:PolicyConfig", "livery_policy.main:run")
+)

@@ -18,9 +18,10 @@ from livery_cli.options import config_option, ready_fd_option
 
 @dataclass(frozen=True, slots=True)
 class RoleModules:
-    """A role by its modules: its name in the configuration, its settings and its `run`."""
+    """A role by its modules: its name in the configuration and to people, its settings and its `run`."""
 
     name: str
+    title: str
     config: str  # module:class
     main: str  # module:function
 
@@ -33,7 +34,7 @@ class RoleModules:
 def add_role_commands(group: click.Group, role: RoleModules) -> None:
     """Give a group its `run` and its `config check`."""
 
-    @group.command(help=f"Run the {role.name} until it is told to stop.")
+    @group.command(help=f"Run {role.title} until it is told to stop.")
     @config_option
     @ready_fd_option
     def run(config_file: Path | None, ready_fd: int | None) -> int:
@@ -41,7 +42,7 @@ def add_role_commands(group: click.Group, role: RoleModules) -> None:
 
         return run_configured(role.name, role.load(role.config), role.load(role.main), config_file, ready_fd)
 
-    @group.group(help=f"The configuration of the {role.name}.")
+    @group.group(help=f"The configuration of {role.title}.")
     def config() -> None: ...
 
     @config.command(help="Check it, and show each value in force with the place it came from.")

@@ -16,8 +16,9 @@ import click
 
 from livery.identity import SpiffeId, TrustBundle, X509Svid
 from livery.wire import workload_api
-from livery_cli.client import BadRequest, NotFound, Refused, agent_at, channel, seconds
+from livery_cli.client import WORKLOAD_HEADER, BadRequest, NotFound, Refused, agent_at, channel, seconds
 from livery_cli.exits import Exit
+from livery_cli.live_ids import complete_own_id
 from livery_cli.options import endpoint_socket_option, output_option, timeout_option
 from livery_cli.output import View, show, show_one
 from livery_cli.svid_files import write_svid
@@ -33,8 +34,6 @@ X509_VIEW = View(
     name="spiffe_id",
 )
 JWT_VIEW = View({"spiffe_id": "SPIFFE ID", "token": "TOKEN"}, name="token")
-# SPIFFE_Workload_Endpoint 4: every request says that it means the Workload API.
-_HEADER = (("workload.spiffe.io", "true"),)
 _AGAIN = 0.5  # seconds between two questions of --wait
 
 
@@ -56,7 +55,7 @@ def jwt_() -> None:
 def _responses(endpoint: str, timeout: float | None) -> Iterator[workload_api.X509SVIDResponse]:
     with channel(agent_at(endpoint)) as opened:
         stub = workload_api.SpiffeWorkloadAPIStub(opened)
-        yield from stub.FetchX509SVID(workload_api.X509SVIDRequest(), metadata=_HEADER, timeout=timeout)
+        yield from stub.FetchX509SVID(workload_api.X509SVIDRequest(), metadata=WORKLOAD_HEADER, timeout=timeout)
 
 
 def _first_response(endpoint: str, timeout: timedelta, *, wait: bool) -> workload_api.X509SVIDResponse:
@@ -85,7 +84,11 @@ def _row(received: X509Svid, hint: str) -> dict[str, object]:
 
 @x509_.command("fetch")
 @click.option("--write", "directory", type=click.Path(file_okay=False, path_type=Path), help="Write the files there.")
-@click.option("--spiffe-id", help="Only this identity; the first one if left out and --write is given.")
+@click.option(
+    "--spiffe-id",
+    shell_complete=complete_own_id,
+    help="Only this identity; the first one if left out and --write is given.",
+)
 @click.option("--wait/--no-wait", default=False, help="Until --timeout, wait for an identity that is not there yet.")
 @endpoint_socket_option
 @timeout_option
@@ -112,7 +115,7 @@ def fetch_x509(
         show(rows, X509_VIEW, output)
 
 
-@x509_.command("watch")
+@x509_.command("watch", short_help="Show them, and again at each rotation.")
 @endpoint_socket_option
 @output_option
 def watch_x509(endpoint_socket: str, output: str) -> None:
@@ -124,7 +127,7 @@ def watch_x509(endpoint_socket: str, output: str) -> None:
 
 @jwt_.command("fetch")
 @click.option("--audience", "audiences", multiple=True, required=True, help="Whom it is for; repeat for each.")
-@click.option("--spiffe-id", default="", help="Only this identity.")
+@click.option("--spiffe-id", default="", shell_complete=complete_own_id, help="Only this identity.")
 @endpoint_socket_option
 @timeout_option
 @output_option
@@ -135,12 +138,12 @@ def fetch_jwt(
     request = workload_api.JWTSVIDRequest(audience=audiences, spiffe_id=spiffe_id)
     with channel(agent_at(endpoint_socket)) as opened:
         stub = workload_api.SpiffeWorkloadAPIStub(opened)
-        response = stub.FetchJWTSVID(request, metadata=_HEADER, timeout=seconds(timeout))
+        response = stub.FetchJWTSVID(request, metadata=WORKLOAD_HEADER, timeout=seconds(timeout))
     rows = [{"spiffe_id": each.spiffe_id, "token": each.svid, "hint": each.hint} for each in response.svids]
     show(rows, JWT_VIEW, output)
 
 
-@jwt_.command("validate")
+@jwt_.command("validate", short_help="Validate a JWT-SVID; exit 0 or 1.")
 @click.argument("token", type=click.File("r"), default="-")
 @click.option("--audience", required=True, help="Who we are: the token must be for us.")
 @endpoint_socket_option
@@ -152,7 +155,7 @@ def validate_jwt(token: TextIO, audience: str, endpoint_socket: str, timeout: ti
     try:
         with channel(agent_at(endpoint_socket)) as opened:
             stub = workload_api.SpiffeWorkloadAPIStub(opened)
-            response = stub.ValidateJWTSVID(request, metadata=_HEADER, timeout=seconds(timeout))
+            response = stub.ValidateJWTSVID(request, metadata=WORKLOAD_HEADER, timeout=seconds(timeout))
     except BadRequest as refusal:
         click.echo(f"not valid: {refusal.what}", err=True)
         return Exit.NO

@@ -11,6 +11,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from livery.runtime.files import write_atomic
+from livery_cli.client import Refused
 
 
 def pem(label: str, der: bytes) -> str:
@@ -23,7 +24,12 @@ def write_svid(
     directory: Path, chain: Sequence[bytes], key: bytes, bundle: Sequence[bytes] | None
 ) -> dict[str, object]:
     """Write the files and say where they are. The key goes first: a certificate without its key is of no use."""
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(
+            f"the directory {directory} cannot be made", why=error.strerror or "", fix="give another one to --write"
+        ) from error
     written = {"key_file": directory / "key.pem", "svid_file": directory / "svid.pem"}
     write_atomic(written["key_file"], pem("PRIVATE KEY", key).encode())
     write_atomic(written["svid_file"], "".join(pem("CERTIFICATE", der) for der in chain).encode(), mode=0o644)

@@ -12,7 +12,7 @@ import click
 
 from livery.wire import agent_api
 from livery_cli.client import ca_at, channel, seconds
-from livery_cli.options import DURATION, ca_socket_option, output_option, timeout_option
+from livery_cli.options import TTL, ca_socket_option, output_option, timeout_option
 from livery_cli.output import View, at, show_one
 from livery_cli.wire_text import id_to_wire
 
@@ -25,7 +25,7 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--ttl", type=DURATION, default="10m", show_default=True, help="How long it may be used.")
+@click.option("--ttl", type=TTL, default="10m", show_default=True, help="How long it may be used.")
 @click.option("--spiffe-id", help="Also give the agent this identity, by which entries can name it as their parent.")
 @ca_socket_option
 @timeout_option

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 
-from livery_cli.client import Peer, PeerFailed, Refused, Unreachable, check_socket, socket_path
+from livery_cli.client import BadRequest, Peer, PeerFailed, Refused, Unreachable, check_socket, socket_path
 
 _LONGEST_ANSWER = 16 << 20  # bytes
 
@@ -38,9 +38,14 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def ask(peer: Peer, method: str, path: str, body: object = None, *, timeout: timedelta) -> Answer:
-    """One request; raises `Unreachable`, `Refused` (401, 403) or `PeerFailed` (5xx, no JSON)."""
+    """One request; raises `BadRequest` (no unix socket), `Unreachable`, `Refused` (401, 403) or
+    `PeerFailed` (5xx, no JSON).
+    """
+    path_of_socket = socket_path(peer.address)
+    if path_of_socket is None:
+        raise BadRequest(f"{peer.address!r} is no unix socket", fix="write it like unix:/run/livery/agent/admin.sock")
     check_socket(peer)
-    connection = _UnixConnection(str(socket_path(peer.address)), timeout.total_seconds())
+    connection = _UnixConnection(str(path_of_socket), timeout.total_seconds())
     try:
         data = None if body is None else json.dumps(body)
         connection.request(method, path, data, {"content-type": "application/json"} if data else {})
@@ -50,7 +55,14 @@ def ask(peer: Peer, method: str, path: str, body: object = None, *, timeout: tim
         raise Refused(
             f"may not open {peer.address}", why="its mode admits other users only", fix="run as its owner, or as root"
         ) from error
-    except (OSError, http.client.HTTPException) as error:
+    except http.client.HTTPException as error:
+        # Its text holds what came, which may be anything.
+        raise Unreachable(
+            f"{peer.name} is not at {peer.address}",
+            why=f"what answers there does not speak HTTP ({type(error).__name__})",
+            fix=f"name the socket of {peer.name}: `livery up` prints it",
+        ) from error
+    except OSError as error:
         raise Unreachable(
             f"{peer.name} did not answer at {peer.address}",
             why=str(error) or type(error).__name__,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from livery.errors import LiveryError
 from livery.identity import IdentityError, SpiffeId
@@ -37,6 +37,21 @@ def _https_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _headers(names: tuple[str, ...]) -> tuple[str, ...]:
+    return _vocabulary(names, ()).headers
+
+
+def _claims(names: tuple[str, ...]) -> tuple[str, ...]:
+    return _vocabulary((), names).claims
+
+
+def _vocabulary(headers: tuple[str, ...], claims: tuple[str, ...]) -> Vocabulary:
+    try:
+        return Vocabulary(headers, claims)
+    except LiveryError as cause:
+        raise ValueError(f"{cause.what}; {cause.fix or cause.why}".removesuffix("; ")) from None
+
+
 class PolicyConfig(Section):
     """Everything a policy server can be told."""
 
@@ -46,10 +61,10 @@ class PolicyConfig(Section):
     reload_interval: Annotated[Duration, Ge(timedelta(milliseconds=100)), Le(timedelta(hours=1))] = timedelta(seconds=2)
     """How often the directory is looked at for changes."""
 
-    headers: tuple[str, ...] = ()
+    headers: Annotated[tuple[str, ...], AfterValidator(_headers)] = ()
     """Request headers that policies may read, in lower case; all others are dropped."""
 
-    claims: tuple[str, ...] = ()
+    claims: Annotated[tuple[str, ...], AfterValidator(_claims)] = ()
     """Token claims that policies may read, besides `iss`, `sub` and `aud`; all others are dropped."""
 
     socket: Path = Field(default_factory=lambda: runtime_directory() / "policy" / "api.sock")
@@ -102,14 +117,6 @@ class PolicyConfig(Section):
 
     log_format: Literal["json", "text"] = "json"
     """One JSON object per line, or plain lines for people."""
-
-    @model_validator(mode="after")
-    def _names_fit_the_schema(self) -> Self:
-        try:
-            self.vocabulary()
-        except LiveryError as cause:
-            raise ValueError(f"{cause.what}; {cause.fix}" if cause.fix else cause.what) from None
-        return self
 
     def vocabulary(self) -> Vocabulary:
         """What policies may speak of."""

@@ -9,6 +9,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,22 @@ def test_a_file_of_entries_is_planned_applied_and_pruned(up: Up, domain: str, tm
     says_what_and_why(up.livery("entry", "apply", "-f", str(file)), USAGE)
 
 
+def test_an_entry_that_proves_little_is_made_with_a_warning(up: Up, domain: str, agent: str, tmp_path: Path) -> None:
+    fields = ["--spiffe-id", f"{domain}/weak", "--parent-id", agent, "--selector", "unix:path:/usr/bin/weak"]
+    made = up.livery("entry", "create", *fields, "-o", "name")
+    assert made.returncode == DONE
+    assert made.stderr.startswith("warning: unix:path")
+    assert len(made.stdout.splitlines()) == 1, "what a script reads is the id alone"
+    assert "warning:" in up.livery("entry", "update", made.stdout.strip(), *fields, "--hint", "h").stderr
+    file = tmp_path / "entries.toml"
+    file.write_text(
+        f'[[entry]]\nspiffe_id = "{domain}/weaker"\nparent_id = "{agent}"\nselectors = ["unix:path:/usr/bin/weaker"]\n'
+    )
+    assert "warning:" in up.livery("entry", "apply", "-f", str(file)).stderr
+    strong = up.livery("entry", "create", *fields, "--selector", "unix:uid:54399")
+    assert (strong.returncode, strong.stderr) == (DONE, "")
+
+
 # node and token
 
 
@@ -168,6 +185,7 @@ def test_the_agent_of_this_machine_is_listed_and_shown(up: Up, agent: str) -> No
     (row,) = told(up.livery("node", "list", "--attested-by", "x509pop", "-o", "json"))
     assert row["id"] == agent
     assert (row["can_reattest"], row["banned"]) == (True, False)
+    assert row["serial_number"] == told(up.livery("inspect", "-o", "json"))["node"]["serial"], "one number, one form"
     assert told(up.livery("node", "show", agent, "-o", "json"))["id"] == agent
     assert told(up.livery("node", "list", "--banned", "-o", "json")) == []
     says_what_and_why(up.livery("node", "show", agent + "0"), REFUSED)
@@ -250,6 +268,15 @@ def test_this_program_fetches_a_jwt_svid_and_validates_it(up: Up, tester: str) -
     wrong = up.livery_with(token, "svid", "jwt", "validate", "--audience", "audit")
     assert (wrong.returncode, wrong.stdout) == (NO, "")
     assert wrong.stderr.startswith("not valid: ")
+
+
+@pytest.mark.parametrize("kind", ["x509", "jwt"])
+def test_the_ids_of_this_program_are_completed(up: Up, tester: str, kind: str) -> None:
+    words = ["livery", "svid", kind, "fetch", "--spiffe-id", "spiffe", ":", "//"]
+    asking = {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1), "_LIVERY_COMPLETE": "bash_complete"}
+    program = str(Path(sys.executable).parent / "livery")
+    done = subprocess.run([program], env=up.environment | asking, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["plain," + tester.removeprefix("spiffe:")]
 
 
 def test_inspect_tells_every_identity_and_when_it_is_renewed(up: Up, tester: str, domain: str) -> None:

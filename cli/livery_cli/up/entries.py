@@ -16,7 +16,7 @@ import grpc.aio
 from livery.identity import TrustBundle
 from livery.runtime.spire_types import bundle_from_wire
 from livery.wire import bundle_api, entry_api, types_api
-from livery_cli.client import check_item
+from livery_cli.client import Peer, ca_at, check_item
 from livery_cli.wire_text import id_to_wire, selectors_from_wire, selectors_to_wire
 
 _TIMEOUT = 10.0  # seconds
@@ -45,23 +45,23 @@ class Registrar:
     """Talks to the CA's administration socket."""
 
     def __init__(self, socket: Path) -> None:
-        self._target = f"unix:{socket}"
+        self._peer = ca_at(f"unix:{socket}")
 
     async def bundle(self) -> TrustBundle:
         """The CA's own bundle."""
-        async with grpc.aio.insecure_channel(self._target) as channel:
+        async with grpc.aio.insecure_channel(self._peer.address) as channel:
             stub = bundle_api.BundleStub(channel)
             return bundle_from_wire(await stub.GetBundle(bundle_api.GetBundleRequest(), timeout=_TIMEOUT))
 
     async def register(self, wanted: Sequence[Registration]) -> None:
         """Make these the entries of their identities under their parents."""
-        async with grpc.aio.insecure_channel(self._target) as channel:
+        async with grpc.aio.insecure_channel(self._peer.address) as channel:
             stub = entry_api.EntryStub(channel)
             for registration in wanted:
-                await _register(stub, registration)
+                await _register(stub, registration, self._peer)
 
 
-async def _register(stub: entry_api.EntryAsyncStub, wanted: Registration) -> None:
+async def _register(stub: entry_api.EntryAsyncStub, wanted: Registration, peer: Peer) -> None:
     criteria = entry_api.ListEntriesRequest.Filter(
         by_spiffe_id=id_to_wire(wanted.spiffe_id), by_parent_id=id_to_wire(wanted.parent_id)
     )
@@ -72,4 +72,4 @@ async def _register(stub: entry_api.EntryAsyncStub, wanted: Registration) -> Non
     if len(stale) == len(found.entries):
         request = entry_api.BatchCreateEntryRequest(entries=[wanted.wire()])
         result = (await stub.BatchCreateEntry(request, timeout=_TIMEOUT)).results[0]
-        check_item(result.status.code, result.status.message)
+        check_item(result.status.code, result.status.message, peer)

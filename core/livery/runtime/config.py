@@ -285,6 +285,8 @@ def _explain(error: ErrorDetails, found: _Found, model: type[Section], role: str
         known = [".".join(k) for k in _field_keys(model) if len(k) == len(key)]
         return Problem(place or role, f"unknown key {name!r}", _suggest(name, known, "known keys are"))
     message = error["msg"].removeprefix("Value error, ")
+    if not key:  # a rule about several settings
+        return Problem(place or str(path or "no configuration file"), f"[{role}]: {message}")
     return Problem(place or f"the default of {name}", f"{name!r}: {message[:1].lower()}{message[1:]}")
 
 

@@ -83,13 +83,22 @@ def sockets(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("which", ["missing", "stale", "silent", "nonsense"])
-@pytest.mark.parametrize("words", [("entry", "show", ""), ("node", "ban", "spiffe"), ("mint", "x509", "s")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("entry", "show", ""),
+        ("node", "ban", "spiffe"),
+        ("mint", "x509", "s"),
+        ("svid", "x509", "fetch", "--spiffe-id", "s"),
+    ],
+)
 def test_nobody_at_the_socket_is_no_completion_and_no_word(
     sockets: dict[str, str], which: str, words: tuple[str, ...]
 ) -> None:
     started = time.monotonic()
     talkative = {"GRPC_VERBOSITY": "debug", "GRPC_TRACE": "all"}
-    assert answered("livery", *words, LIVERY_CA_SOCKET=sockets[which], **talkative) == ("", "")
+    named = dict.fromkeys(("LIVERY_CA_SOCKET", "SPIFFE_ENDPOINT_SOCKET"), sockets[which])
+    assert answered("livery", *words, **named, **talkative) == ("", "")
     assert time.monotonic() - started < 20, "it gives up after a second, whatever this machine does besides"
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,8 +14,10 @@ import click
 import pytest
 
 from livery.errors import Kind, LiveryError
+from livery_cli.client import Refused
 from livery_cli.exits import Exit, exit_code, tell
 from livery_cli.main import COMMANDS, run
+from livery_cli.svid_files import write_svid
 
 
 class Sample(LiveryError):
@@ -74,6 +80,53 @@ def test_a_bad_spiffe_id_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     arguments = ["mint", "jwt", "spiffe://UPPER/x", "--audience", "a", "--ca-socket", str(tmp_path)]
     assert run(arguments) == Exit.USAGE
     assert "UPPER" in capsys.readouterr().err
+
+
+def test_a_name_that_dns_cannot_have_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["mint", "x509", "spiffe://a.test/x", "--dns", "b\u00fccher.test", "--ca-socket", str(tmp_path)]
+    assert run(arguments) == Exit.USAGE
+    assert "xn--" in capsys.readouterr().err
+
+
+def test_a_socket_that_is_none_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["agent", "health", "--agent-socket", "http://localhost"]) == Exit.USAGE
+    assert "write it like unix:" in capsys.readouterr().err
+
+
+def test_what_answers_in_another_protocol_is_not_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        answering = threading.Thread(target=_answer_nonsense, args=(listening,))
+        answering.start()
+        assert run(["agent", "health", "--agent-socket", str(tmp_path / "s")]) == Exit.UNREACHABLE
+        answering.join()
+    told = capsys.readouterr().err
+    assert "does not speak HTTP" in told
+    assert "\x1b" not in told
+
+
+def _answer_nonsense(listening: socket.socket) -> None:
+    connection, _ = listening.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"\x1b[2J\x00\x01\r\n")
+
+
+def test_a_directory_that_cannot_be_made_for_the_files_is_4(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Refused, match="cannot be made"):
+        write_svid(tmp_path / "file" / "svids", [b""], b"", None)
+
+
+def test_a_full_disk_under_the_output_is_4_and_no_error_of_ours(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "livery_cli", "completion", "bash"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == Exit.REFUSED
+    assert b"No space left on device" in done.stderr
+    assert b"error of its own" not in done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from livery_cli import entry_file
-from livery_cli.options import DURATION
+from livery_cli.options import DURATION, TTL
 from livery_cli.output import View, duration, show, show_one
 from livery_cli.toml_text import toml
 
@@ -28,10 +28,17 @@ def test_a_duration_is_read(text: str, seconds: float) -> None:
     assert DURATION.convert(text, None, None) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "90", "s", "-5s", "1x", "1h 2m", "0s", "h1", "9" * 40 + "s", "١s"])
+@pytest.mark.parametrize("text", ["", "90", "s", "-5s", "1x", "1h 2m", "0s", "h1", "9" * 40 + "s", "2147483648s", "١s"])
 def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(click.BadParameter, match="write it like"):
         DURATION.convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["500ms", "1500ms", "0.5s"])
+def test_a_lifetime_that_the_wire_would_round_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="whole seconds"):
+        TTL.convert(text, None, None)
+    assert TTL.convert("1.5m", None, None) == timedelta(seconds=90)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (59, "59s"), (3900, "1h5m"), (90000, "1d1h"), (-61, "-1m1s")])
@@ -54,6 +61,27 @@ def test_a_table_into_a_pipe_keeps_each_row_on_one_line(capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert lines[1].startswith("x" * 300)
+
+
+@pytest.fixture
+def at_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 80 columns, as rich takes a dumb one to be."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+
+
+@pytest.mark.usefixtures("at_a_terminal")
+def test_a_terminal_too_narrow_for_a_table_gets_a_block_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
+    show([{"name": "x" * 76, "when": "now"}, {"name": "y", "when": "then"}], VIEW, "table")
+    assert capsys.readouterr().out == f"NAME  {'x' * 76}\nWHEN  now\n\nNAME  y\nWHEN  then\n"
+
+
+@pytest.mark.usefixtures("at_a_terminal")
+def test_a_terminal_with_room_for_the_names_gets_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    show([{"name": "x" * 70, "when": "now"}], VIEW, "table")
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["NAME", "WHEN"]
+    assert row.split() == ["x" * 70, "now"]
 
 
 def test_one_thing_is_shown_with_every_key(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,6 +134,7 @@ def test_an_entry_file_is_read(tmp_path: Path) -> None:
         (GOOD + GOOD, "twice"),
         (GOOD.replace('["unix:uid:1000"]', '"unix:uid:1000"'), "not a list"),
         (GOOD + "admin = 1", "not true or false"),
+        (GOOD + 'jwt_svid_ttl = "0.5s"', "entry 1: jwt_svid_ttl is no lifetime: '0.5s' is not in whole seconds"),
     ],
 )
 def test_a_bad_entry_file_is_refused_with_its_reason(tmp_path: Path, text: str, said: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from livery.errors import Kind
 from livery.runtime.config import ConfigError, Duration, Section, Size, effective, load
@@ -169,6 +169,31 @@ def test_a_bare_number_is_not_a_duration_wherever_it_comes_from(tmp_path: Path) 
     path = write(tmp_path, '[ca]\ntrust_domain = "td"\nx509_svid_ttl = 3600\n')
     assert "with its unit" in refused(path).why
     assert "with its unit" in refused(None, {"LIVERY_CA__TRUST_DOMAIN": "td", "LIVERY_CA__X509_SVID_TTL": "60"}).why
+
+
+class Either(Section):
+    """A table whose settings exclude each other."""
+
+    file: Path | None = None
+    """One."""
+    text: str | None = None
+    """The other."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.file is None) == (self.text is None):
+            raise ValueError("give exactly one of file and text")
+        return self
+
+
+def test_a_rule_about_several_settings_names_the_file_and_the_table(tmp_path: Path) -> None:
+    """It has no line of its own, and is no matter of a default."""
+    path = write(tmp_path, '[ca]\nfile = "a"\ntext = "b"\n')
+    for file, place in ((path, str(path)), (None, "no configuration file")):
+        with pytest.raises(ConfigError) as raised:
+            load(Either, "ca", file, {})
+        (problem,) = raised.value.problems
+        assert (problem.where, problem.what) == (place, "[ca]: give exactly one of file and text")
 
 
 def test_no_error_repeats_a_value(tmp_path: Path) -> None:
