@@ -93,12 +93,12 @@ async def _assembled(config: CaConfig, around: Surroundings, store: Store, worke
     clock, metrics, domain = around.clock, around.metrics, TrustDomain(config.trust_domain)
     kek = config.key_encryption_key or config.state_dir / "key-encryption.key"
     keys = await asyncio.to_thread(DiskKeyStore.open, config.state_dir / _KEYS, kek)
-    parts = AuthorityParts(store.authorities, keys, SelfSigned(keys), clock, metrics, around.audit)
+    guard = TimeGuard(clock, await store.journal.last_time())
+    parts = AuthorityParts(store.authorities, keys, SelfSigned(keys), clock, guard, metrics, around.audit)
     authorities = Authorities(
         parts,
         AuthoritySettings(domain, config.ca_ttl, ca_key_type=config.ca_key_type, jwt_key_type=config.jwt_key_type),
     )
-    guard = TimeGuard(clock)
     issuing = IssuerParts(store.journal, keys, authorities, guard, workers, metrics)
     issuer = Issuer(issuing, checkpoint=around.checkpoint)
     identity = ServerIdentity(issuer, authorities, clock, ServerSettings(domain, config.agent_svid_ttl))

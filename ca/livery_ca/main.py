@@ -154,6 +154,8 @@ class Ca:
                 keys=engine.keys,
                 guard=engine.guard,
                 authorities=engine.authorities,
+                issuer=engine.issuer,
+                identity=engine.identity,
                 limits=self.limits,
                 health=self.health,
                 clock=self.around.clock,

@@ -3,7 +3,8 @@
 Owns: the intervals and the order. Does not own: rotating authorities (`authorities`), following changes (`catalog`),
 the server's own certificate (`server_svid`); each of those runs its own loop.
 
-Invariant: a failure is told and tried again at the next interval; it never ends the loop.
+Invariants: a failure is told and tried again at the next interval; it never ends the loop. Nothing is forgotten that
+has not surely ended, whatever the wall clock says.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from livery.runtime.clock import Clock
 from livery_ca.authorities import Authorities
 from livery_ca.doors.limits import Limits
 from livery_ca.health import Health, Trouble
+from livery_ca.issuance.pipeline import Issuer
 from livery_ca.issuance.timekeeping import TimeGuard
 from livery_ca.keys import KeyStore
+from livery_ca.server_svid import ServerIdentity
 from livery_ca.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -39,6 +42,8 @@ class UpkeepParts:
     keys: KeyStore
     guard: TimeGuard
     authorities: Authorities
+    issuer: Issuer
+    identity: ServerIdentity
     limits: Limits
     health: Health
     clock: Clock
@@ -52,23 +57,25 @@ class Upkeep:
         self._parts = parts
 
     async def look(self) -> None:
-        """Report what is wrong with the store, the keys, the clock and the authorities."""
+        """Report what is wrong: with the store, the keys, the clock, the authorities, and with issuing by all that."""
         parts = self._parts
         fault = parts.store.fault
         parts.health.report("store", None if fault is None else Trouble(str(fault), failing=True))
         parts.health.report("keys", _trouble(await asyncio.to_thread(parts.keys.health), failing=True))
         parts.health.report("clock", _trouble(parts.guard.problem))
         parts.health.report("authorities", _trouble(parts.authorities.fault))
+        parts.health.report("issuing", _trouble(parts.issuer.problem, failing=True))
+        parts.health.report("server_svid", _trouble(parts.identity.fault))
         parts.limits.forget_idle()
 
     async def prune(self) -> None:
         """Forget entries and tokens that have ended, changes that everybody has followed by now, and old issuances."""
-        store, now = self._parts.store, self._parts.clock.now()
+        store, reached = self._parts.store, self._parts.guard.reached()
         counts = {
-            "entries": await store.entries.prune(now),
-            "join_tokens": await store.tokens.prune(now),
-            "changes": await store.changes.prune(now - FEED_KEPT),
-            "issuances": await store.journal.prune(now - self._parts.journal_kept),
+            "entries": await store.entries.prune(reached),
+            "join_tokens": await store.tokens.prune(reached),
+            "changes": await store.changes.prune(reached - FEED_KEPT),
+            "issuances": await store.journal.prune(reached - self._parts.journal_kept),
         }
         if any(counts.values()):
             _log.info("pruned", **counts)

@@ -28,6 +28,7 @@ from livery_ca.authorities import states
 from livery_ca.authorities.making import AuthoritySettings, Maker
 from livery_ca.authorities.states import Slots, Step
 from livery_ca.certificates import algorithm, assemble
+from livery_ca.issuance.timekeeping import TimeGuard
 from livery_ca.keys import KeyStore, KeyUnreadable
 from livery_ca.keys.key_store import new_key_id
 from livery_ca.model import Authority, AuthorityEvent, AuthorityKind, AuthorityState, JwtSigner, X509Signer
@@ -58,6 +59,7 @@ class AuthorityParts:
     keys: KeyStore
     upstream: Upstream
     clock: Clock
+    guard: TimeGuard
     metrics: Metrics
     audit: Audit
 
@@ -182,7 +184,7 @@ class Authorities:
 
     async def _step(self, kind: AuthorityKind) -> bool:
         """Carry out the next step that is due; says whether there was one."""
-        step, authority = states.due(self.slots(kind), self._parts.clock.now())
+        step, authority = states.due(self.slots(kind), self._parts.clock.now(), self._parts.guard.reached())
         match step:
             case Step.PREPARE:
                 await self._prepare(kind, "due")

@@ -94,8 +94,12 @@ def longest_svid_ttl(ca_ttl: timedelta) -> timedelta:
     return min(ca_ttl / 6, _LONGEST_ACTIVATION)
 
 
-def due(slots: Slots, now: datetime) -> tuple[Step, Authority | None]:
-    """The next step, and the authority it is for. Asked again after each step, until nothing is due."""
+def due(slots: Slots, now: datetime, reached: datetime) -> tuple[Step, Authority | None]:
+    """The next step, and the authority it is for. Asked again after each step, until nothing is due.
+
+    `reached` is the time that has surely come: what was retired is gone for good, so a clock that is ahead of it by
+    mistake must not be believed.
+    """
     prepared = slots.prepared if slots.prepared is not None and slots.prepared.not_after > now else None
     if slots.active is None:
         return (Step.PREPARE, None) if prepared is None else (Step.ACTIVATE, prepared)
@@ -103,7 +107,7 @@ def due(slots: Slots, now: datetime) -> tuple[Step, Authority | None]:
         return Step.PREPARE, None
     if prepared is not None and now > activate_at(slots.active):
         return Step.ACTIVATE, prepared
-    ended = next((a for a in slots.others if a.not_after + KEPT_AFTER_END < now), None)
+    ended = next((a for a in slots.others if a.not_after + KEPT_AFTER_END < reached), None)
     return (Step.NOTHING, None) if ended is None else (Step.RETIRE, ended)
 
 

@@ -17,15 +17,16 @@ from dataclasses import dataclass
 
 import structlog
 
+from livery.errors import LiveryError
 from livery.runtime.metrics import Metrics
-from livery_ca.certificates.profile import new_serial
+from livery_ca.certificates.profile import MIN_LIFETIME, new_serial
 from livery_ca.issuance import journal as journalling
 from livery_ca.issuance import record as recording
 from livery_ca.issuance import sign as signing
 from livery_ca.issuance import verify as verification
 from livery_ca.issuance.errors import IssuerClosed
 from livery_ca.issuance.groups import Groups
-from livery_ca.issuance.prepare import Authority, Linted, Moment, Preparation, Signers
+from livery_ca.issuance.prepare import Authority, Linted, Moment, Preparation, Signers, validity
 from livery_ca.issuance.request import Issued, IssueRequest, Refused
 from livery_ca.issuance.sign import Failure, Signed
 from livery_ca.issuance.timekeeping import TimeGuard
@@ -85,10 +86,8 @@ class Issuer:
         self._unissued = metrics.gauge("ca_intents_unissued", "Intents that were not issued.", ["outcome"])
 
     async def start(self) -> None:
-        """Account for the last run: settle its open intents as `unknown`, and hold the clock against its last time."""
-        journal, guard = self._parts.journal, self._parts.guard
-        guard.resume(await journal.last_time())
-        for intent in await journal.abandon_open(guard.stamp()):
+        """Account for the last run: settle its open intents as `unknown`."""
+        for intent in await self._parts.journal.abandon_open(self._parts.guard.stamp()):
             told = {"serial": f"{intent.serial:x}", "spiffe_id": str(intent.spiffe_id), "asked_by": intent.asked_by}
             fix = "treat it as issued, until it ends by itself"
             _log.warning("issuance.unknown", **told, not_after=intent.not_after.isoformat(), fix=fix)
@@ -111,8 +110,13 @@ class Issuer:
 
     @property
     def problem(self) -> str:
-        """What is wrong with issuing, or an empty text: what a health check reports."""
-        return self._parts.guard.problem or self._parts.keys.health()
+        """Why nothing can be issued at this time, or an empty text: what a health check reports."""
+        try:
+            moment = self._moment()
+            validity(MIN_LIFETIME, moment.now, moment.authority.window)
+        except LiveryError as error:
+            return str(error)
+        return ""
 
     async def close(self) -> None:
         """Take no more requests and finish what is past JOURNAL."""

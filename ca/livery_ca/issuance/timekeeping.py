@@ -1,10 +1,11 @@
 """Holding the wall clock against what it said before, since a certificate is a statement about time.
 
-Owns: the one `now` of a group of requests, the stamp of a journal line, and saying when the clock cannot be trusted.
-Does not own: the clock.
+Owns: the one `now` of a group of requests, the stamp of a journal line, the time by which things may be forgotten, and
+saying when the clock cannot be trusted. Does not own: the clock.
 
 Invariants: stamps never go back. Nothing is issued behind the last journalled time: a step back within the backdate is
-bridged by staying at that time, a greater one refuses until the clock has caught up.
+bridged by staying at that time, a greater one refuses until the clock has caught up. A clock that jumps ahead makes
+nobody forget what is still alive.
 """
 
 from __future__ import annotations
@@ -25,19 +26,18 @@ _log = structlog.get_logger("livery.ca.clock")
 class TimeGuard:
     """The time, as an issuer may use it."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, last_journalled: datetime | None = None) -> None:
+        """Begin at the newest line of the journal, or with a clock that nothing is known of yet."""
+        wall = clock.now()
         self._clock = clock
-        self._last: datetime | None = None
-        self._anchor = (clock.now(), clock.monotonic())
+        self._last = last_journalled
+        self._anchor = self._began = (wall, clock.monotonic())
         self._jumped_at: float | None = None
         self._problem = ""
-
-    def resume(self, last_journalled: datetime | None) -> None:
-        """Take up from the newest line of the journal; called once, at start."""
-        self._last = last_journalled
-        behind = timedelta(0) if last_journalled is None else last_journalled - self._clock.now()
-        if behind > TOLERANCE:
-            self._doubt(f"at start the clock was {_seconds(behind)} s behind the last issuance")
+        if last_journalled is not None:
+            self._began = (min(wall, last_journalled), clock.monotonic())
+            if (behind := last_journalled - wall) > TOLERANCE:
+                self._doubt(f"at start the clock was {_seconds(behind)} s behind the last issuance")
 
     def now(self) -> datetime:
         """The time at which a group is issued. Raises `ClockBehind`."""
@@ -57,6 +57,15 @@ class TimeGuard:
         wall = self._clock.now()
         self._last = wall if self._last is None else max(wall, self._last)
         return self._last
+
+    def reached(self) -> datetime:
+        """The time that has surely been reached, by the journal at start and the stopwatch since.
+
+        What had ended by then may be forgotten for good. It stays behind a wall clock that jumped ahead, and behind by
+        the time that this authority was away, until the next start: forgetting late does no harm.
+        """
+        began, stopwatch = self._began
+        return min(self._clock.now(), began + timedelta(seconds=self._clock.monotonic() - stopwatch))
 
     @property
     def problem(self) -> str:

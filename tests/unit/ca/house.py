@@ -38,6 +38,7 @@ class House:
 
     store: Store
     keys: KeyStore
+    guard: TimeGuard
     authorities: Authorities
     issuer: Issuer
     jwt_issuer: JwtIssuer
@@ -69,13 +70,14 @@ async def house(
     keys = keys or DiskKeyStore.open(state / "keys", state / "key-encryption.key")
     store = await Store.open(state / "ca.sqlite", clock=clock)
     try:
-        parts = AuthorityParts(store.authorities, keys, upstream(keys), clock, metrics, audit)
+        guard = TimeGuard(clock, await store.journal.last_time())
+        parts = AuthorityParts(store.authorities, keys, upstream(keys), clock, guard, metrics, audit)
         authorities = Authorities(parts, settings)
         await authorities.start()
-        shared = IssuerParts(store.journal, keys, authorities, TimeGuard(clock), workers, metrics)
+        shared = IssuerParts(store.journal, keys, authorities, guard, workers, metrics)
         issuer = Issuer(shared, checkpoint=checkpoint, serials=serials)
         await issuer.start()
-        yield House(store, keys, authorities, issuer, JwtIssuer(shared, jwt_issuer), metrics, audit)
+        yield House(store, keys, guard, authorities, issuer, JwtIssuer(shared, jwt_issuer), metrics, audit)
         await issuer.close()
     finally:
         await workers.close()

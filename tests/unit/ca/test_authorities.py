@@ -120,6 +120,18 @@ async def test_an_authority_that_slept_past_its_end_starts_with_a_new_one(tmp_pa
         assert len(second.authorities.current_bundle().x509_authorities) == 1
 
 
+async def test_a_clock_that_jumps_ahead_by_a_year_takes_no_authority_out_of_the_bundle(
+    ca: House, clock: FakeClock
+) -> None:
+    """Everybody else's clock is right: what was issued yesterday must still verify, and the key still sign."""
+    before = ca.authorities.x509_signer()
+    clock.set_wall(START + timedelta(days=366))
+    await ca.authorities.tick()
+    assert ca.authorities.x509_signer() != before
+    assert before.authority_id in {a.subject_key_id for a in ca.authorities.current_bundle().x509_authorities}
+    assert ca.keys.public_key(before.key_id)
+
+
 async def test_an_upstream_that_fails_is_told_and_tried_again(tmp_path: Path, clock: FakeClock) -> None:
     """Meanwhile the active authority goes on signing, and no key is left behind."""
     made: list[FakeUpstream] = []

@@ -341,11 +341,26 @@ async def test_a_clock_behind_the_journal_issues_nothing(tmp_path: Path, clock: 
         await again.issue(workload())
 
 
-async def test_a_clock_that_jumped_is_said_by_the_health_of_the_issuer(ca: House, clock: FakeClock) -> None:
-    assert ca.issuer.problem == ""
+async def test_a_clock_that_jumped_ahead_is_said_and_stops_nothing(ca: House, clock: FakeClock) -> None:
+    assert ca.guard.problem == ""
     clock.set_wall(START + timedelta(hours=1))
-    assert "jumped" in ca.issuer.problem
+    assert "jumped" in ca.guard.problem
+    assert ca.issuer.problem == ""
     await ca.issue(workload())
+
+
+@pytest.mark.parametrize(
+    ("step", "why"), [(-timedelta(seconds=10), "clock is behind"), (timedelta(days=1), "cannot sign now")]
+)
+async def test_what_stops_all_issuing_is_said_before_anybody_asks(
+    ca: House, clock: FakeClock, step: timedelta, why: str
+) -> None:
+    """A clock behind what was issued, an authority that ended without a successor."""
+    await ca.issue(workload())
+    clock.set_wall(START + step)
+    assert why in ca.issuer.problem
+    clock.set_wall(START)
+    assert ca.issuer.problem == ""
 
 
 async def test_journalled_times_never_go_back_along_the_log(ca: House, clock: FakeClock) -> None:

@@ -37,6 +37,11 @@ def slots(*authorities: Authority) -> Slots:
     return Slots.of(authorities, AuthorityKind.X509)
 
 
+def due(held: Slots, now: datetime) -> tuple[Step, Authority | None]:
+    """What is due by a clock that nobody doubts."""
+    return states.due(held, now, now)
+
+
 @pytest.mark.parametrize(
     ("life", "prepare", "activate"),
     [
@@ -62,31 +67,41 @@ def test_what_is_due_follows_the_clock() -> None:
     active = authority("a", AuthorityState.ACTIVE)
     prepared = authority("b", AuthorityState.PREPARED, START + 12 * HOUR)
     tick = timedelta(microseconds=1)
-    assert states.due(slots(active), START + 12 * HOUR) == (Step.NOTHING, None)
-    assert states.due(slots(active), START + 12 * HOUR + tick) == (Step.PREPARE, None)
-    assert states.due(slots(active, prepared), START + 20 * HOUR) == (Step.NOTHING, None)
-    assert states.due(slots(active, prepared), START + 20 * HOUR + tick) == (Step.ACTIVATE, prepared)
+    assert due(slots(active), START + 12 * HOUR) == (Step.NOTHING, None)
+    assert due(slots(active), START + 12 * HOUR + tick) == (Step.PREPARE, None)
+    assert due(slots(active, prepared), START + 20 * HOUR) == (Step.NOTHING, None)
+    assert due(slots(active, prepared), START + 20 * HOUR + tick) == (Step.ACTIVATE, prepared)
 
 
 def test_without_an_active_authority_one_is_made_or_the_prepared_one_taken() -> None:
     prepared = authority("b", AuthorityState.PREPARED)
-    assert states.due(slots(), START) == (Step.PREPARE, None)
-    assert states.due(slots(prepared), START) == (Step.ACTIVATE, prepared)
-    assert states.due(slots(prepared), START + DAY) == (Step.PREPARE, None)  # it has ended unused
+    assert due(slots(), START) == (Step.PREPARE, None)
+    assert due(slots(prepared), START) == (Step.ACTIVATE, prepared)
+    assert due(slots(prepared), START + DAY) == (Step.PREPARE, None)  # it has ended unused
 
 
 def test_after_a_long_sleep_a_new_authority_is_made_though_an_ended_one_was_prepared() -> None:
     active = authority("a", AuthorityState.ACTIVE)
     prepared = authority("b", AuthorityState.PREPARED, START + 12 * HOUR)
-    assert states.due(slots(active, prepared), START + 10 * DAY) == (Step.PREPARE, None)
+    assert due(slots(active, prepared), START + 10 * DAY) == (Step.PREPARE, None)
 
 
 @pytest.mark.parametrize("state", [AuthorityState.OLD, AuthorityState.TAINTED])
 def test_an_authority_leaves_the_bundle_a_day_after_its_end(state: AuthorityState) -> None:
     active = authority("a", AuthorityState.ACTIVE, START + 40 * HOUR)
     ended = authority("z", state)
-    assert states.due(slots(active, ended), START + 48 * HOUR) == (Step.NOTHING, None)
-    assert states.due(slots(active, ended), START + 48 * HOUR + timedelta(seconds=1)) == (Step.RETIRE, ended)
+    assert due(slots(active, ended), START + 48 * HOUR) == (Step.NOTHING, None)
+    assert due(slots(active, ended), START + 48 * HOUR + timedelta(seconds=1)) == (Step.RETIRE, ended)
+
+
+def test_an_authority_is_not_retired_by_a_clock_that_jumped_ahead() -> None:
+    """What is prepared and activated too early can be mended, what is retired cannot."""
+    active = authority("a", AuthorityState.ACTIVE)
+    ended = authority("b", AuthorityState.OLD, START - DAY)
+    assert states.due(slots(active, ended), START + 365 * DAY, START + 2 * DAY) == (Step.PREPARE, None)
+    fresh = authority("c", AuthorityState.ACTIVE, START + 365 * DAY)
+    assert states.due(slots(fresh, ended), START + 365 * DAY, START + DAY) == (Step.NOTHING, None)
+    assert states.due(slots(fresh, ended), START + 365 * DAY, START + DAY + HOUR) == (Step.RETIRE, ended)
 
 
 def test_the_legal_moves_are_these_and_no_others() -> None:

@@ -14,8 +14,7 @@ SECOND = timedelta(seconds=1)
 
 
 def test_a_clock_that_runs_on_is_trusted(clock: FakeClock) -> None:
-    guard = TimeGuard(clock)
-    guard.resume(START - timedelta(days=3))  # it was switched off meanwhile
+    guard = TimeGuard(clock, START - timedelta(days=3))  # it was switched off meanwhile
     for _ in range(5):
         clock.advance(3600)
         assert guard.now() == clock.now()
@@ -24,8 +23,7 @@ def test_a_clock_that_runs_on_is_trusted(clock: FakeClock) -> None:
 
 def test_nothing_is_issued_behind_the_last_journalled_time(clock: FakeClock) -> None:
     """And it resumes by itself once the clock has caught up."""
-    guard = TimeGuard(clock)
-    guard.resume(START + 10 * SECOND)
+    guard = TimeGuard(clock, START + 10 * SECOND)
     with pytest.raises(ClockBehind) as refusal:
         guard.now()
     assert refusal.value.fix
@@ -73,12 +71,32 @@ def test_a_drift_within_a_minute_is_no_jump(clock: FakeClock) -> None:
 
 
 def test_a_clock_behind_the_journal_at_start_is_said(clock: FakeClock) -> None:
-    guard = TimeGuard(clock)
-    guard.resume(START + timedelta(minutes=5))
+    guard = TimeGuard(clock, START + timedelta(minutes=5))
     assert "behind" in guard.problem
 
 
 def test_an_empty_journal_gives_no_bound(clock: FakeClock) -> None:
-    guard = TimeGuard(clock)
-    guard.resume(None)
+    guard = TimeGuard(clock, None)
     assert guard.now() == START
+
+
+def test_the_time_that_was_surely_reached_runs_by_the_stopwatch(clock: FakeClock) -> None:
+    """Neither a jump ahead nor a clock that was wrong at start makes anything end early; a step back is believed."""
+    guard = TimeGuard(clock)
+    clock.advance(100)
+    assert guard.reached() == clock.now()
+    clock.set_wall(START + timedelta(days=365))
+    assert guard.reached() == START + 100 * SECOND
+    clock.advance(5)
+    assert guard.reached() == START + 105 * SECOND
+    clock.set_wall(START + 50 * SECOND)
+    assert guard.reached() == START + 50 * SECOND
+
+
+@pytest.mark.parametrize("away", [timedelta(days=3), -timedelta(hours=1)])
+def test_the_time_that_was_surely_reached_begins_at_the_journal(clock: FakeClock, away: timedelta) -> None:
+    """A clock that was wrong at start is no better; one that is behind is not run ahead of."""
+    guard = TimeGuard(clock, START - away)
+    assert guard.reached() == min(START - away, START)
+    clock.advance(60)
+    assert guard.reached() == min(START - away, START) + 60 * SECOND

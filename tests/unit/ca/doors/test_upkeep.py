@@ -15,9 +15,12 @@ from livery.runtime.metrics import Metrics
 from livery_ca.authorities import Authorities, AuthorityParts, AuthoritySettings
 from livery_ca.doors.limits import Limits, LimitSettings
 from livery_ca.health import Health, Trouble
+from livery_ca.issuance.pipeline import Issuer, IssuerParts
 from livery_ca.issuance.timekeeping import TimeGuard
+from livery_ca.issuance.workers import Workers
 from livery_ca.keys.memory import MemoryKeyStore
 from livery_ca.model import JoinToken, JwtRecord
+from livery_ca.server_svid import ServerIdentity, ServerSettings
 from livery_ca.store import Store
 from livery_ca.upkeep import PRUNE, Upkeep, UpkeepParts
 from livery_ca.upstreams.self_signed import SelfSigned
@@ -36,19 +39,37 @@ class Scene:
     health: Health
     upkeep: Upkeep
     metrics: Metrics
+    authorities: Authorities
+    identity: ServerIdentity
 
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     clock, metrics, keys = FakeClock(), Metrics(), MemoryKeyStore()
     store = await Store.open(tmp_path / "state" / "ca.sqlite", clock=clock)
-    parts = AuthorityParts(store.authorities, keys, SelfSigned(keys), clock, metrics, RecordingAudit())
+    guard, workers, health = TimeGuard(clock), Workers(), Health(metrics)
+    parts = AuthorityParts(store.authorities, keys, SelfSigned(keys), clock, guard, metrics, RecordingAudit())
     authorities = Authorities(parts, AuthoritySettings(OURS))
-    health = Health(metrics)
-    limits = Limits(LimitSettings(), clock)
-    parts = UpkeepParts(store, keys, TimeGuard(clock), authorities, limits, health, clock, KEPT)
-    upkeep = Upkeep(parts)
-    yield Scene(store, clock, health, upkeep, metrics)
+    await authorities.start()
+    issuer = Issuer(IssuerParts(store.journal, keys, authorities, guard, workers, metrics))
+    identity = ServerIdentity(issuer, authorities, clock, ServerSettings(OURS))
+    upkeep = Upkeep(
+        UpkeepParts(
+            store=store,
+            keys=keys,
+            guard=guard,
+            authorities=authorities,
+            issuer=issuer,
+            identity=identity,
+            limits=Limits(LimitSettings(), clock),
+            health=health,
+            clock=clock,
+            journal_kept=KEPT,
+        )
+    )
+    yield Scene(store, clock, health, upkeep, metrics, authorities, identity)
+    await issuer.close()
+    await workers.close()
     await store.close()
 
 
@@ -79,9 +100,29 @@ async def test_the_journal_is_kept_beyond_the_end_of_what_was_issued_and_then_fo
     token = JwtRecord(b"h" * 32, SpiffeId.parse("spiffe://example.org/a"), ("x",), "k", "agent", START, START + HOUR)
     for since_its_end, left in ((KEPT, 1), (KEPT + timedelta(seconds=1), 0)):
         await scene.store.journal.record_jwt(token)
-        scene.clock.set_wall(START + HOUR + since_its_end)
+        scene.clock.advance(START + HOUR + since_its_end - scene.clock.now())
         await scene.upkeep.prune()
         assert await scene.store.journal.prune(START + 2 * HOUR) == left
+
+
+async def test_a_clock_that_jumps_ahead_by_a_year_makes_nothing_forgotten(scene: Scene) -> None:
+    """What lives by the stopwatch stays: it would be gone for good when the clock is set right."""
+    end = START + timedelta(hours=2)
+    await scene.store.entries.create(an_entry("ends", "/p", "/a", expires_at=end))
+    await scene.store.tokens.create(JoinToken("token", end))
+    token = JwtRecord(b"h" * 32, SpiffeId.parse("spiffe://example.org/a"), ("x",), "k", "agent", START, START + HOUR)
+    await scene.store.journal.record_jwt(token)
+    scene.clock.advance(HOUR)
+    scene.clock.set_wall(START + timedelta(days=366))
+    await scene.upkeep.prune()
+    assert await scene.store.entries.count() == 1
+    assert await scene.store.tokens.get("token") is not None
+    assert (await scene.store.changes.since(0)).complete
+    assert await scene.store.journal.prune(START + 2 * HOUR) == 1, "it was there to be forgotten"
+    scene.clock.set_wall(START + HOUR)
+    scene.clock.advance(HOUR)
+    await scene.upkeep.prune()
+    assert await scene.store.entries.count() == 0
 
 
 async def test_it_prunes_by_itself(scene: Scene) -> None:
@@ -102,6 +143,29 @@ async def test_a_clock_that_jumps_is_reported_and_certificates_are_still_issued(
     await scene.upkeep.look()
     assert "jumped by +7200 s" in scene.health.troubles["clock"].why
     assert scene.health.is_ready
+
+
+async def test_what_cannot_be_issued_at_this_time_is_failing_and_recovers(scene: Scene) -> None:
+    """Ready means that it can issue: not with an authority that has ended, whoever is to blame."""
+    scene.clock.set_wall(START + timedelta(days=2))
+    await scene.upkeep.look()
+    assert "active authority cannot sign now" in scene.health.troubles["issuing"].why
+    assert not scene.health.is_ready
+    await scene.authorities.tick()
+    await scene.upkeep.look()
+    assert "issuing" not in scene.health.troubles
+    assert scene.health.is_ready
+
+
+async def test_a_server_certificate_that_could_not_be_renewed_is_reported(scene: Scene) -> None:
+    scene.clock.advance(timedelta(days=2))
+    await scene.identity.tick()
+    await scene.upkeep.look()
+    assert "cannot sign now" in scene.health.troubles["server_svid"].why
+    await scene.authorities.tick()
+    await scene.identity.tick()
+    await scene.upkeep.look()
+    assert scene.health.troubles == {}
 
 
 async def test_a_store_that_is_gone_is_reported_and_ends_nothing(scene: Scene) -> None:
