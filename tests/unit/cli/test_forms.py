@@ -63,21 +63,24 @@ def test_a_table_into_a_pipe_keeps_each_row_on_one_line(capsys: pytest.CaptureFi
     assert lines[1].startswith("x" * 300)
 
 
-@pytest.fixture
-def at_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of 80 columns, as rich takes a dumb one to be."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
 
 
-@pytest.mark.usefixtures("at_a_terminal")
-def test_a_terminal_too_narrow_for_a_table_gets_a_block_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_too_narrow_for_a_table_gets_a_block_for_each_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_a_terminal(monkeypatch)
     show([{"name": "x" * 76, "when": "now"}, {"name": "y", "when": "then"}], VIEW, "table")
     assert capsys.readouterr().out == f"NAME  {'x' * 76}\nWHEN  now\n\nNAME  y\nWHEN  then\n"
 
 
-@pytest.mark.usefixtures("at_a_terminal")
-def test_a_terminal_with_room_for_the_names_gets_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_with_room_for_the_names_gets_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_a_terminal(monkeypatch)
     show([{"name": "x" * 70, "when": "now"}], VIEW, "table")
     heading, row = capsys.readouterr().out.splitlines()
     assert heading.split() == ["NAME", "WHEN"]
