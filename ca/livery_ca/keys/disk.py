@@ -10,7 +10,6 @@ new one. Files are private, and written whole or not at all.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from collections.abc import Sequence
@@ -66,7 +65,7 @@ class DiskKeyStore:
     def generate(self, key_id: str, key_type: KeyType) -> PublicKey:
         """Make a key under this new name; it is on the disk when this returns."""
         path = self._path(key_id)
-        if path.exists():
+        if os.path.lexists(path):
             raise KeyUnreadable(f"key {key_id} exists already", why="a key's name is used once")
         key = algorithm.generate(key_type)
         plain = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -90,8 +89,12 @@ class DiskKeyStore:
     def retire(self, key_id: str) -> None:
         """Delete the key's file. (What a disk keeps of deleted files is sealed.)"""
         self._opened.pop(key_id, None)
-        with contextlib.suppress(FileNotFoundError):
-            self._path(key_id).unlink()
+        path = self._path(key_id)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as cause:
+            fix = f"make {self._directory} a directory that user {os.geteuid()} may write"
+            raise KeyStoreUnavailable(f"could not delete {path}", why=cause.strerror or "", fix=fix) from cause
 
     def health(self) -> str:
         """Whether keys can still be read and made."""

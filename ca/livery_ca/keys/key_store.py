@@ -70,7 +70,7 @@ class KeyStore(Protocol):
         ...
 
     def retire(self, key_id: str) -> None:
-        """Destroy the key. Without effect if there is none."""
+        """Destroy the key. Without effect if there is none. Raises `KeyStoreUnavailable` where it is still there."""
         ...
 
     def health(self) -> str:

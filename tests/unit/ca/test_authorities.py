@@ -207,6 +207,30 @@ async def test_a_key_whose_authority_was_never_written_is_destroyed_at_the_next_
         assert len(list((tmp_path / "s" / "keys").iterdir())) == 2
 
 
+async def test_a_key_that_cannot_be_deleted_ends_no_tick_and_is_destroyed_at_a_later_start(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """The authority is out of the bundle by then; what is left is told, and forgotten by nobody."""
+    async with house(tmp_path / "s", clock) as ca:
+        prepared = await ca.authorities.prepare(X509, "test")
+        await ca.authorities.activate(X509, prepared.id, "test")
+        old = ca.authorities.slots(X509).old
+        assert old is not None
+        file = tmp_path / "s" / "keys" / f"{old.key_id}.key"
+        file.unlink()
+        file.mkdir()
+        clock.advance(49 * HOUR)
+        await ca.authorities.tick()
+        assert "could not delete" in ca.authorities.fault
+        assert old.id not in {a.subject_key_id for a in ca.authorities.current_bundle().x509_authorities}
+        await ca.authorities.tick()
+        assert ca.authorities.fault == ""
+        file.rmdir()
+        file.touch(0o600)
+    async with house(tmp_path / "s", clock):
+        assert not file.exists()
+
+
 async def test_a_lost_key_store_stops_the_start_and_is_not_papered_over(tmp_path: Path, clock: FakeClock) -> None:
     async with house(tmp_path / "s", clock) as ca:
         key_id = ca.authorities.x509_signer().key_id

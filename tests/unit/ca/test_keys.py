@@ -162,3 +162,15 @@ def test_a_disk_that_takes_no_file_leaves_nothing_behind(tmp_path: Path) -> None
     assert keys.health()
     with pytest.raises(KeyMissing):
         keys.public_key("k")
+
+
+def test_a_key_that_cannot_be_deleted_is_said_and_signs_no_more_here(tmp_path: Path) -> None:
+    keys = on_disk(tmp_path)
+    keys.generate("k", KeyType.EC_P256)
+    (tmp_path / "keys" / "k.key").unlink()
+    (tmp_path / "keys" / "k.key").mkdir()  # what root may not unlink either
+    with pytest.raises(KeyStoreUnavailable, match="could not delete") as refusal:
+        keys.retire("k")
+    assert refusal.value.fix
+    with pytest.raises(KeyUnreadable):
+        keys.sign("k", [b"x"])
