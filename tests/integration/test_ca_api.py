@@ -285,6 +285,11 @@ async def test_agents_and_workloads_have_lifetimes_of_their_own(tmp_path: Path) 
         assert lives == [timedelta(minutes=2), timedelta(minutes=1)]
 
 
+def _dns_names(leaf: x509.Certificate) -> list[str]:
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return list(names.get_values_for_type(x509.DNSName))
+
+
 def _lifetime(cert: x509.Certificate) -> timedelta:
     backdate = timedelta(seconds=10)
     return cert.not_valid_after_utc - cert.not_valid_before_utc - backdate
@@ -447,6 +452,19 @@ async def test_of_a_greedy_csr_the_key_is_taken_and_nothing_else(ca: RunningCa) 
         assert not leaf.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
         assert leaf.public_key() == key.public_key()
         assert verify_x509((leaf,), bundle_of(ca), now()).id.path == "/web"
+
+
+async def test_a_dns_name_that_is_asked_for_twice_is_in_the_certificate_once(ca: RunningCa) -> None:
+    """SPIRE takes such an entry: what was stored comes back as it was given, and its workload is not locked out."""
+    name = x509.DNSName("web.example")
+    async with ca.joined() as agent:
+        (entry,) = await ca.create(an_entry(agent.id, "/web", dns_names=["web.example", "web.example"]))
+        assert list(entry.dns_names) == ["web.example", "web.example"]
+        (result,) = await agent.batch_new([(entry.id, new_csr(new_key()))])
+        assert _dns_names(parse_chain(result.svid.cert_chain[0])[0]) == ["web.example"]
+    uri = x509.UniformResourceIdentifier("spiffe://example.org/minted")
+    minted = await ca.svids.MintX509SVID(svid_api.MintX509SVIDRequest(csr=new_csr(new_key(), uri, name, name)))
+    assert _dns_names(parse_chain(minted.svid.cert_chain[0])[0]) == ["web.example"]
 
 
 async def test_an_agents_greedy_csr_gives_an_agent_and_nothing_else(ca: RunningCa) -> None:

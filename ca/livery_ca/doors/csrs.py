@@ -80,7 +80,8 @@ async def read_minted(der: bytes, ours: TrustDomain) -> Minted:
             validation.check_dns_name(name)
     with malformed("CSR DNS name contains a wildcard that covers another non-wildcard name"):
         validation.check_wildcards(request.dns_names)
-    return Minted(spiffe_id, request.public_key, request.dns_names, request.subject if request.subject.rdns else None)
+    dns_names = tuple(dict.fromkeys(request.dns_names))
+    return Minted(spiffe_id, request.public_key, dns_names, request.subject if request.subject.rdns else None)
 
 
 def _read(der: bytes, words: Words) -> CertificateRequest:

@@ -178,7 +178,7 @@ class SvidDoor(svid_api.SVIDServicer):
             public_key=key,
             ttl=entry.x509_svid_ttl or self.ttls.x509,
             asked_by=admission.asked_by,
-            dns_names=entry.dns_names,
+            dns_names=tuple(dict.fromkeys(entry.dns_names)),  # kept as given, and said once
             entry_id=entry.id,
             authorized_by=_rule(entry),
         )

@@ -112,7 +112,7 @@ def _dns_fault(name: str) -> str:
         ("*" in bare, "wildcard must be first label"),
         (not bare.strip(), "empty or only whitespace"),
         (bare.endswith("."), "domain ends with dot"),
-        (len(bare) > _MAX_DNS_NAME or not all(map(_is_label, bare.split("."))), "idna error"),
+        (len(name) > _MAX_DNS_NAME or not all(map(_is_label, bare.split("."))), "idna error"),
     )
     return next((why for wrong, why in faults if wrong), "")
 

@@ -38,6 +38,7 @@ def test_a_dns_name_is_accepted(name: str) -> None:
         ("example.com\n", "idna error"),
         ("a" * 64, "idna error"),
         (".".join(["a" * 60] * 5), "idna error"),
+        ("*." + ".".join([*["a" * 63] * 3, "a" * 60]), "idna error"),
     ],
 )
 def test_a_dns_name_is_refused_with_its_reason(name: str, why: str) -> None:
