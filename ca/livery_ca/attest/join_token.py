@@ -58,7 +58,9 @@ class JoinTokenAttestor:
 
 
 def agent_of(trust_domain: TrustDomain, token: str) -> SpiffeId:
-    """The SPIFFE ID of the agent that joins with this token. Raises `InvalidSpiffeId` when it fits in no path."""
+    """The SPIFFE ID of the agent that joins with this token. Raises `InvalidSpiffeId` when it is none we take."""
+    if len(token) > MAX_TOKEN_BYTES:
+        raise InvalidSpiffeId("not a join token", why=f"it is longer than {MAX_TOKEN_BYTES} bytes")
     if "/" in token:
         raise InvalidSpiffeId("not a join token", why="it holds a slash")
     return SpiffeId.of(trust_domain, f"/spire/agent/join_token/{token}")
@@ -73,8 +75,6 @@ def _read(payload: bytes, trust_domain: TrustDomain) -> tuple[str, SpiffeId]:
     """A token that could not be part of an ID was never given out, so it does not exist."""
     try:
         value = payload[: MAX_TOKEN_BYTES + 1].decode("ascii")
-        if len(value) > MAX_TOKEN_BYTES:
-            raise BadJoinToken(_USED)
         return value, agent_of(trust_domain, value)
     except (UnicodeDecodeError, InvalidSpiffeId) as cause:
         raise BadJoinToken(_USED) from cause
