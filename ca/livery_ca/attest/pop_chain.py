@@ -93,6 +93,7 @@ def verify_chain(
         PolicyBuilder()
         .store(Store(list(authorities)))
         .time(at.astimezone(UTC).replace(tzinfo=None))
+        .max_chain_depth(len(chain))  # as many as were sent: their number was bounded before they were read
         .extension_policies(ca_policy=_ISSUER, ee_policy=ExtensionPolicy.permit_all())
         .build_client_verifier()
     )

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from livery_ca.attest.attestor import AttestationRefused, Attested, Evidence, MalformedEvidence
+from livery_ca.attest.pop_chain import ChainLimits
 from livery_ca.attest.x509pop import X509PopAttestor
 from tests.fakes.clock import START
 from tests.pki import TestCa, Twist, new_key, usage
@@ -173,6 +174,16 @@ def with_huge_key(issuer: TestCa, bits: int = 16384) -> x509.Certificate:
         .add_extension(x509.BasicConstraints(True, None), True)
     )
     return builder.sign(issuer.key, hashes.SHA256())
+
+
+async def test_as_many_intermediates_verify_as_are_configured() -> None:
+    ca = ROOT
+    for number in range(12):
+        ca = ca.intermediate(name=f"Rung {number}", spiffe_id=None)
+    key, chain = chain_of(ca)
+    attestor = X509PopAttestor(OURS, [ROOT.certificate], ChainLimits(max_intermediates=12))
+    attested = await attestor.attest(Evidence(payload_of(chain), b"k" * 32, START), Agent(key))
+    assert sum(selector.value.startswith("ca:fingerprint:") for selector in attested.selectors) == 13
 
 
 @pytest.mark.parametrize("place", ["leaf", "intermediate"])
