@@ -123,7 +123,7 @@ class CaConfig(Section):
     default_jwt_svid_ttl: Ttl = timedelta(minutes=5)
     """How long a JWT-SVID lives whose entry does not say."""
 
-    journal_kept: Annotated[Duration, Ge(timedelta(0))] = timedelta(days=90)
+    journal_kept: Annotated[Duration, Ge(timedelta(0)), Le(timedelta(days=366 * 100))] = timedelta(days=90)
     """How long the journal keeps what it knows of a certificate or token (who, for whom, which entry) after its end.
 
     About 1 kB each. The issuance log itself, 32 bytes for each certificate, is never shortened."""

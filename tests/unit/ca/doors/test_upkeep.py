@@ -9,10 +9,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from livery.identity import SpiffeId
 from livery.runtime.metrics import Metrics
 from livery_ca.authorities import Authorities, AuthorityParts, AuthoritySettings
+from livery_ca.config import CaConfig
 from livery_ca.doors.limits import Limits, LimitSettings
 from livery_ca.health import Health, Trouble
 from livery_ca.issuance.pipeline import Issuer, IssuerParts
@@ -179,6 +181,14 @@ async def test_a_store_that_is_gone_is_reported_and_ends_nothing(scene: Scene) -
     assert not running.done()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+def test_the_longest_time_the_journal_may_be_kept_can_be_counted_back() -> None:
+    """Beyond the calendar there is no time to prune by, and the loop that tries would end the authority."""
+    longest = timedelta(days=36_600)
+    assert START - CaConfig(trust_domain="example.org", journal_kept=longest).journal_kept < START
+    with pytest.raises(ValidationError, match="journal_kept"):
+        CaConfig(trust_domain="example.org", journal_kept=longest + timedelta(days=1))
 
 
 def test_health_is_degraded_by_a_trouble_and_failing_by_one_that_stops_issuing() -> None:
