@@ -67,6 +67,7 @@ class Upkeep:
         parts.health.report("issuing", _trouble(parts.issuer.problem, failing=True))
         parts.health.report("server_svid", _trouble(parts.identity.fault))
         parts.limits.forget_idle()
+        await parts.issuer.count_unissued()
 
     async def prune(self) -> None:
         """Forget entries and tokens that have ended, changes that everybody has followed by now, and old issuances."""

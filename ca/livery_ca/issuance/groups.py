@@ -76,6 +76,8 @@ class Groups(Generic[Item, Answer]):
 
     async def _serve(self, group: Sequence[_Caller[Item, Answer]]) -> None:
         present = [caller for caller in group if not caller.answers.done()]
+        if not present:
+            return
         try:
             answers = iter(await self._work([item for caller in present for item in caller.items]))
             for caller in present:

@@ -139,11 +139,15 @@ class Issuer:
             answers = iter(await self._carry_out(linted) if linted else [])
         except Exception as error:
             _log.error("issuance.group_failed", error=str(error))  # said here, for a cancelled caller will not
+            self._tally(requests, ["failed"] * len(requests))
             raise
         merged = [each if isinstance(each, Refused) else next(answers) for each in prepared]
-        for request, answer in zip(requests, merged, strict=True):
-            self._count.labels(request.profile.value, "issued" if isinstance(answer, Issued) else "refused").inc()
+        self._tally(requests, ["issued" if isinstance(answer, Issued) else "refused" for answer in merged])
         return merged
+
+    def _tally(self, requests: Sequence[IssueRequest], outcomes: Sequence[str]) -> None:
+        for request, outcome in zip(requests, outcomes, strict=True):
+            self._count.labels(request.profile.value, outcome).inc()
 
     async def _prepare(self, requests: Sequence[IssueRequest], moment: Moment) -> list[Linted | Refused]:
         with self._stage("prepare"):

@@ -104,7 +104,7 @@ class Preparation:
             lint_leaf(linted)  # 3
         except LiveryError as error:
             return Refused(error)
-        except ValueError as cause:
+        except Exception as cause:  # noqa: BLE001 - the item's own fault, of whatever type: its group is not to suffer
             refusal = RequestRefused("the certificate cannot be encoded", why=str(cause))
             refusal.__cause__ = cause
             return Refused(refusal)

@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
 from livery.identity import IdentityError, VerifiedX509Svid, verify_x509
 from livery_ca.certificates import algorithm
@@ -36,7 +35,7 @@ def verify(signed: Signed) -> Verified | Failure:
         return Verified(signed, _check(signed))
     except (IdentityError, NotSound) as cause:
         return _withhold(signed, str(cause), cause)
-    except (InvalidSignature, ValueError) as cause:
+    except Exception as cause:  # noqa: BLE001 - InvalidSignature, ValueError; whatever it is, its group is not to suffer
         return _withhold(signed, "it is no certificate signed by its authority", cause)
 
 

@@ -91,6 +91,18 @@ async def test_who_goes_away_while_waiting_is_left_out_and_who_goes_later_change
     assert work.groups == [[0], [6]]
 
 
+async def test_nothing_is_carried_out_for_a_group_that_everybody_left(work: Work, grouped: Groups[int, int]):
+    first, *left = await asked(grouped, [0], [5], [6])
+    for call in left:
+        call.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    work.let.set()
+    await first
+    await grouped.finish()
+    assert work.groups == [[0]]
+    assert await grouped.carry_out([1]) == [2]
+
+
 async def test_what_fails_fails_for_all_of_its_group_and_for_no_other(work: Work, grouped: Groups[int, int]):
     calls = await asked(grouped, [0])
     work.error = ValueError("away")

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -15,7 +16,7 @@ from livery.errors import Kind, LiveryError
 from livery.identity import SpiffeId
 from livery_ca.certificates.lint import LintRefused
 from livery_ca.certificates.profile import Profile
-from livery_ca.issuance.errors import AlreadyRedeemed, ClockBehind, IssuerClosed, NotSound
+from livery_ca.issuance.errors import AlreadyRedeemed, ClockBehind, IssuerClosed, NotSound, RequestRefused
 from livery_ca.issuance.journal import Journalled
 from livery_ca.issuance.pipeline import STEPS
 from livery_ca.issuance.prepare import Linted
@@ -87,6 +88,32 @@ async def test_an_item_that_fails_lint_fails_alone_and_leaves_no_trace(ca: House
     assert isinstance(refused(bad), LintRefused)
     assert await ca.store.leaves.size() == 2
     assert metric(ca, 'livery_ca_certificates_total{outcome="refused",profile="workload"} 1.0')
+
+
+async def test_an_item_that_breaks_the_builder_fails_alone(ca: House) -> None:
+    """Groups are of several callers: nobody is to fail by what somebody else asked for."""
+    unheard_of: Any = (5,)
+    good, bad = await asyncio.gather(
+        ca.issuer.issue([workload()]), ca.issuer.issue([workload(dns_names=unheard_of), workload()])
+    )
+    assert isinstance(good[0], Issued)
+    assert isinstance(refused(bad[0]), RequestRefused)
+    assert isinstance(bad[1], Issued)
+
+
+async def test_a_group_that_fails_as_a_whole_is_counted_and_its_intents_stay_open(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """A key store that breaks in a way of its own: whether it signed is not known before the next start."""
+    keys = FakeKeyStore()
+    async with house(tmp_path / "s", clock, keys=keys) as ca:
+        keys.error = RuntimeError("a bug of its own")
+        with pytest.raises(RuntimeError):
+            await ca.issuer.issue([workload(), workload()])
+        assert metric(ca, 'livery_ca_certificates_total{outcome="failed",profile="workload"} 2.0')
+        assert await outcomes(ca) == [None, None]
+        keys.error = None
+        await ca.issue(workload())
 
 
 async def test_nothing_asked_is_nothing_answered(ca: House) -> None:

@@ -29,6 +29,7 @@ from livery_ca.upstreams.self_signed import SelfSigned
 from tests.fakes.audit import RecordingAudit
 from tests.fakes.clock import START, FakeClock
 from tests.unit.ca.doors.values import OURS, an_entry
+from tests.unit.ca.store.values import intent
 
 KEPT = timedelta(days=3)
 HOUR = timedelta(hours=1)
@@ -157,6 +158,13 @@ async def test_what_cannot_be_issued_at_this_time_is_failing_and_recovers(scene:
     await scene.upkeep.look()
     assert "issuing" not in scene.health.troubles
     assert scene.health.is_ready
+
+
+async def test_an_intent_that_stays_open_is_counted(scene: Scene) -> None:
+    """As after a full disk took its outcome away."""
+    await scene.store.journal.append([intent(1)])
+    await scene.upkeep.look()
+    assert b'livery_ca_intents_unissued{outcome="open"} 1.0' in scene.metrics.render()
 
 
 async def test_a_server_certificate_that_could_not_be_renewed_is_reported(scene: Scene) -> None:
