@@ -15,6 +15,7 @@ import os
 import select
 import sys
 import threading
+from collections.abc import Sequence
 from typing import IO, Any
 
 import structlog
@@ -104,6 +105,33 @@ class _SinkHandler(logging.Handler):
             self._sink.lost += 1
 
 
+class _OwnLogger:
+    """Renders what our own code says, and hands it to the sink.
+
+    Not by way of the standard library's records, which cost as much again. A level that is changed there counts here:
+    `disabled` and `getEffectiveLevel` are what structlog asks of a logger.
+    """
+
+    __slots__ = ("_renderers", "_sink", "getEffectiveLevel", "name")
+    disabled = False
+
+    def __init__(self, sink: Sink, renderers: Sequence[Processor], name: str) -> None:
+        self._sink = sink
+        self._renderers = renderers
+        self.name = name
+        self.getEffectiveLevel = logging.getLogger(name).getEffectiveLevel
+
+    def write(self, event: Any) -> None:
+        try:
+            for render in self._renderers:
+                event = render(self, "", event)
+            self._sink.write_line(event)
+        except Exception:  # noqa: BLE001 - a task boundary: logging must not stop what it tells of
+            self._sink.lost += 1
+
+    debug = info = warning = error = exception = critical = write
+
+
 def configure(
     role: str,
     level: str = "info",
@@ -120,17 +148,14 @@ def configure(
         raise ValueError(f"log level must be one of {', '.join(LEVELS)}")
     sink = Sink(stream if stream is not None else sys.stderr)
     shared = _shared_processors(role, clock or SystemClock())
+    renderers = _renderers(json=json, colors=sink.is_terminal)
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[structlog.stdlib.filter_by_level, *shared, _as_argument],
+        logger_factory=lambda name="livery": _OwnLogger(sink, renderers, name),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    _route_standard_library(level, sink, shared, _renderers(json=json, colors=sink.is_terminal))
+    _route_standard_library(level, sink, shared, renderers)
     return sink
 
 
@@ -147,6 +172,10 @@ def _shared_processors(role: str, clock: Clock) -> list[Processor]:
     ]
 
 
+def _as_argument(_logger: WrappedLogger, _method: str, event: EventDict) -> tuple[tuple[EventDict], dict[str, Any]]:
+    return (event,), {}
+
+
 def _renderers(*, json: bool, colors: bool) -> list[Processor]:
     def hide(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         return redact(event)
@@ -158,7 +187,6 @@ def _renderers(*, json: bool, colors: bool) -> list[Processor]:
         else structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
     )
     return [
-        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
         hide,
         _leading_fields,
@@ -173,7 +201,8 @@ def _leading_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 def _route_standard_library(level: str, sink: Sink, shared: list[Processor], renderers: list[Processor]) -> None:
     handler = _SinkHandler(sink)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=renderers))
+    of_libraries = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=of_libraries))
     root = logging.getLogger()
     for previous in [h for h in root.handlers if isinstance(h, _SinkHandler)]:
         root.removeHandler(previous)

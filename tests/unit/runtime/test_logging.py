@@ -98,6 +98,32 @@ def test_lines_below_the_level_are_not_written_and_an_unknown_level_is_refused()
         configure("ca", "verbose", stream)
 
 
+def test_a_level_that_is_changed_while_running_counts_for_ours_and_for_libraries() -> None:
+    """The SPIRE API sets it, on the standard library's root logger."""
+    stream = io.StringIO()
+    configure("ca", "info", stream)
+    ours = get_logger("livery.ca").bind()
+    for level, seen in [(logging.DEBUG, 2), (logging.ERROR, 0), (logging.INFO, 0)]:
+        before = len(lines(stream))
+        logging.getLogger().setLevel(level)
+        ours.debug("detail")
+        logging.getLogger("lib").debug("detail")
+        assert len(lines(stream)) - before == seen
+
+
+def test_a_value_that_cannot_be_written_as_text_loses_its_line_and_stops_nothing() -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError("a bug")
+
+    stream = io.StringIO()
+    sink = configure("ca", stream=stream)
+    get_logger().info("lost", value=Broken())
+    get_logger().info("said")
+    assert sink.lost == 1
+    assert [line["event"] for line in lines(stream)] == ["said"]
+
+
 def test_a_traceback_is_text_without_local_variables_or_secrets() -> None:
     stream = io.StringIO()
     configure("ca", stream=stream)

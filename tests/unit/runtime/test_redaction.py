@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livery.runtime.redaction import HIDDEN, MAX_TEXT, is_secret_name, redact, redact_text
+from livery.runtime.redaction import HIDDEN, MAX_TEXT, _without_secrets, is_secret_name, redact, redact_text
 
 TOKEN = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJzdWIiOiJzcGlmZmU6Ly90ZC9hIn0.c2lnbmF0dXJl"
 
@@ -79,6 +79,33 @@ def test_a_peer_cannot_write_to_the_terminal_of_who_reads_the_log() -> None:
 def test_a_secret_is_found_wherever_it_stands(around: str, secret: str) -> None:
     """The quick look that most texts get must not miss what the rules would find."""
     assert secret not in redact_text(f"{around} {secret} {around}")
+
+
+SECRETS = [
+    *("hvs.CAESIJ1234567890abcdefghij", "hvb.CAESIJ1234567890abcdefghij", "hvr.CAESIJ1234567890abcdefghij"),
+    *("s." + "a" * 24, TOKEN, "bEARER abcdefgh", "BA\N{LATIN SMALL LETTER LONG S}IC abcdefgh", "join_token/0a1b2c3d"),
+    *("-----BEGIN EC PRIVATE KEY-----xyz", "eyAiYWxnIjoiRVMyNTYi.eyJz", "ewoiYWxnIjoiRVMyNTYi.eyJz"),
+    *("\x9b", "\x7f", "\u2028", "\x00"),
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@given(st.text(max_size=20))
+def test_the_quick_look_that_most_texts_get_misses_nothing_that_the_rules_find(secret: str, around: str) -> None:
+    text = f"{around}{secret}{around}"
+    assert redact_text(text) == _without_secrets(text)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_in_one_field_among_many_is_found(secret: str) -> None:
+    others = {f"f{number}": f"value {number}" for number in range(10)}
+    cleaned = redact({**others, "said": secret, "last": "x", "number": 1, "nothing": None})
+    assert cleaned["said"] == _without_secrets(secret) != secret
+    assert {**cleaned, "said": ""} == {**others, "said": "", "last": "x", "number": 1, "nothing": None}
+
+
+def test_a_long_field_is_cut_though_nothing_in_the_event_is_secret() -> None:
+    assert len(str(redact({"a": "x", "b": "x" * 10_000})["b"])) < MAX_TEXT + 50
 
 
 def test_a_huge_text_is_cut_before_it_is_searched() -> None:
