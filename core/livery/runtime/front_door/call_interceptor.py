@@ -82,6 +82,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._guards = tuple(guards)
         self._clock = clock
         self._seconds = metrics.histogram("rpc_seconds", "Seconds per call, by method and code.", ("method", "code"))
+        self._log = get_logger("livery.calls").bind()  # once; it would be bound again for each line
         self._known: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -137,8 +138,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         seconds = self._clock.monotonic() - attempt.started
         code = attempt.fields.setdefault("code", _NAMES.get(_number(attempt.context.code()), "OK"))
         self._seconds.labels(label, code).observe(seconds)
-        log = get_logger("livery.calls")
-        tell = log.error if attempt.is_our_fault else log.info
+        tell = self._log.error if attempt.is_our_fault else self._log.info
         fields = {"method": attempt.method, "ms": round(seconds * 1000, 3), **attempt.fields}
         tell("call", request_id=attempt.request_id, **fields)
 

@@ -54,10 +54,12 @@ class TlsEngine:
                 return
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 data = b""
-            if data:
-                yield data
-            else:
+            if not data:
                 self.ended = True
+                return
+            yield data
+            if not self._incoming.pending and not self.tls.pending():
+                return  # to read on would end the same way, by an exception
 
     def encrypt(self, plaintext: bytes) -> bytes:
         """Return the ciphertext to send for these bytes, after whatever was waiting to be sent."""

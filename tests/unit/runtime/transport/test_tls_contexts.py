@@ -140,6 +140,25 @@ def test_much_at_once_comes_out_whole():
     assert sum(len(part) for part in server.plaintext()) == 1024 * 1024
 
 
+@pytest.mark.parametrize("size", [1, 16 * 1024, 16 * 1024 + 1, 100_000])
+def test_a_goodbye_that_comes_with_the_last_bytes_is_heard_with_them(size):
+    client, server = engines(TestCa())
+    server.receive(client.encrypt(bytes(size)) + client.say_goodbye())
+    assert sum(len(part) for part in server.plaintext()) == size
+    assert server.ended
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20, 16_000])
+def test_a_record_that_comes_in_pieces_comes_out_once_it_is_whole(cut):
+    client, server = engines(TestCa())
+    sent = client.encrypt(bytes(20_000))
+    server.receive(sent[:-cut])
+    before = sum(len(part) for part in server.plaintext())
+    assert before < 20_000
+    server.receive(sent[-cut:])
+    assert before + sum(len(part) for part in server.plaintext()) == 20_000
+
+
 def engines(ca: TestCa) -> tuple[TlsEngine, TlsEngine]:
     """A client and a server that have shaken hands."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
