@@ -18,11 +18,15 @@ from tests.unit.ca.doors.values import an_entry, an_id
 AGENT = an_id("/spire/agent/x509pop/one")
 SERVER = "/spire/server"
 LATER = START + timedelta(hours=1)
+EVERY_ID = ("a", "b", "c", "w", "alias", *map(str, range(12)))  # that these tests give to entries
 
 
 def ids_of(index: EntryIndex, *selectors: str) -> list[str]:
+    """The ids found from the agent down; from each entry up to the agent the same are found."""
     chosen = [Selector.parse(each) for each in selectors]
-    return [entry.id for entry in authorized_entries(index, AGENT, chosen, START)]
+    down = authorized_entries(index, AGENT, chosen, START)
+    assert entitled_entries(index, AGENT, chosen, EVERY_ID, START) == {entry.id: entry for entry in down}
+    return [entry.id for entry in down]
 
 
 def test_without_entries_nobody_is_entitled_to_anything() -> None:
@@ -65,6 +69,14 @@ def test_the_alias_of_a_join_token_is_an_entry_like_any_other() -> None:
 def test_an_expired_entry_entitles_neither_to_itself_nor_to_what_is_under_it() -> None:
     ended = an_entry("a", AGENT.path, "/a", expires_at=START)
     assert ids_of(EntryIndex([ended, an_entry("b", "/a", "/b")])) == []
+
+
+def test_what_has_expired_parts_what_stands_above_it_from_what_stands_below() -> None:
+    """An entry with a parent of two entries is under the agent by the one that has not expired."""
+    ended = an_entry("a", AGENT.path, "/a", expires_at=START)
+    below = [an_entry("b", "/a", "/b"), an_entry("c", "/b", "/c")]
+    assert ids_of(EntryIndex([ended, *below])) == []
+    assert ids_of(EntryIndex([ended, *below, an_entry("w", AGENT.path, "/a")])) == ["b", "c", "w"]
 
 
 def test_an_expired_alias_is_none() -> None:

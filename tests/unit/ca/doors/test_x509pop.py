@@ -204,6 +204,7 @@ async def test_an_rsa_16384_key_is_refused_before_any_signature_is_checked(place
         ("expired", "certificate verification failed"),
         ("not yet valid", "certificate verification failed"),
         ("issued by a leaf", "certificate verification failed"),
+        ("issued by a CA that may not sign certificates", "certificate verification failed"),
         ("without the intermediate", "certificate verification failed"),
         ("may not sign", "certificate not intended for digital signature use"),
         ("no key usage", "certificate not intended for digital signature use"),
@@ -221,6 +222,8 @@ async def test_a_chain_that_proves_nothing_is_refused_without_a_challenge(case: 
             at = START - timedelta(hours=2)
         case "issued by a leaf":
             issuer = ROOT.intermediate(name="No CA", ca=False, spiffe_id=None)
+        case "issued by a CA that may not sign certificates":
+            issuer = ROOT.intermediate(name="Signs no certificates", key_usage=SIGNS, spiffe_id=None)
         case "without the intermediate":
             issuer = ROOT.intermediate(name="Left out", spiffe_id=None)
         case "may not sign":

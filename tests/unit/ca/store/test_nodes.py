@@ -7,11 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from livery_ca.model import Match, NodeFilter, Page, SelectorMatch
+from livery_ca.model import Match, NodeFilter, Outcome, Page, SelectorMatch
 from livery_ca.store import Store
 from livery_ca.store.errors import NodeBanned, NodeNotFound
+from livery_ca.store.journal import Settlement
+from livery_ca.store.writes import RenewNode
 from tests.fakes.clock import START
-from tests.unit.ca.store.values import entry, node, selectors, sid
+from tests.unit.ca.store.values import entry, intent, node, selectors, sid
 
 
 async def test_a_node_comes_back_as_it_attested(store: Store) -> None:
@@ -63,6 +65,25 @@ async def test_a_banned_node_has_no_serial_and_cannot_attest(store: Store) -> No
     with pytest.raises(NodeBanned):
         await store.nodes.attest(made)
     assert not await store.nodes.promote(made.id, "2")
+
+
+async def test_a_node_that_is_banned_or_gone_while_its_renewal_is_signed_gets_nothing(store: Store) -> None:
+    """The look at the node came before; the transaction of the record decides."""
+    made = node("n", serial="1")
+    await store.nodes.attest(made)
+    await store.nodes.ban(made.id)
+    (first, second) = await store.journal.append([intent(1), intent(2)])
+    renewals = [RenewNode(made.id, "1", START), RenewNode(sid("/spire/agent/gone"), "2", START)]
+    settled = [
+        Settlement(each.index, Outcome.ISSUED, START, writes=(renewal,))
+        for each, renewal in zip((first, second), renewals, strict=True)
+    ]
+    refusals = await store.journal.settle(settled)
+    assert [type(refusal) for refusal in refusals] == [NodeBanned, NodeNotFound]
+    found = await store.nodes.get(made.id)
+    assert found is not None
+    assert found.banned
+    assert [each.outcome for each in (await store.journal.list()).items] == [Outcome.WITHHELD, Outcome.WITHHELD]
 
 
 async def test_a_deleted_node_loses_its_alias_and_may_attest_anew(store: Store) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import insert
+from sqlalchemy import Connection, insert
 from sqlalchemy.exc import OperationalError
 
 from livery.errors import LiveryError
@@ -174,6 +174,18 @@ async def test_a_full_disk_fails_the_write_loses_nothing_and_passes(store: Store
     limit_pages(store, 1000)
     await store.entries.create(entry("big", hint="x" * 100_000))
     assert store.fault is None
+
+
+async def test_a_database_that_took_the_transaction_back_itself_is_told_with_its_own_reason(store: Store) -> None:
+    """Its savepoints went with it: to ask for one would hide why."""
+
+    def failing(connection: Connection) -> None:
+        connection.exec_driver_sql("ROLLBACK")
+        connection.exec_driver_sql("SELECT what_is_not_there")
+
+    with pytest.raises(StoreUnavailable, match="what_is_not_there"):
+        await store._database.write(failing)
+    await store.entries.create(entry("a"))
 
 
 async def test_one_writes_error_takes_none_of_its_group_along(store: Store) -> None:
