@@ -234,6 +234,15 @@ async def test_the_debug_service_counts(tmp_path: Path) -> None:
         assert authority.subject == f"SERIALNUMBER={serial},O=SPIFFE,C=US", "as Go writes it"
 
 
+async def test_a_clock_by_which_our_own_certificate_is_not_valid_is_not_blamed_on_who_asks(tmp_path: Path) -> None:
+    clock = MovableClock()
+    async with running_ca(tmp_path, clock) as ca:
+        clock.offset = -timedelta(hours=3)
+        error = await refusal(debug_api.DebugStub(ca.admin).GetInfo(debug_api.GetInfoRequest()))
+        assert error.code() is grpc.StatusCode.INTERNAL
+        assert str(error.details()).startswith("the server's own certificate does not verify at this time: ")
+
+
 async def test_the_log_level_is_changed_and_reset(tmp_path: Path) -> None:
     async with running_ca(tmp_path) as ca:
         stub = logger_api.LoggerStub(ca.admin)

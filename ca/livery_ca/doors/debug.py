@@ -13,12 +13,12 @@ from typing import Any
 from cryptography.x509.oid import NameOID
 from grpc.aio import ServicerContext
 
-from livery.identity import verify_x509
+from livery.identity import IdentityError, verify_x509
 from livery.runtime.clock import Clock
 from livery.runtime.spire_types import spiffe_id_to_wire
 from livery.runtime.transport.listen import DoorIdentity
 from livery.wire import debug_api, types_api
-from livery_ca.doors.refusals import failing
+from livery_ca.doors.refusals import Failed, failing
 from livery_ca.store import Store
 
 Context = ServicerContext[Any, Any]
@@ -55,7 +55,10 @@ class DebugDoor(debug_api.DebugServicer):
 
     def _certificates(self) -> list[debug_api.GetInfoResponse.Cert]:
         """From our own certificate up to the authority in the bundle: as an administrator compares it with agents."""
-        verified = verify_x509(self.identity.svid().chain, self.identity.bundles(), self.clock.now())
+        try:
+            verified = verify_x509(self.identity.svid().chain, self.identity.bundles(), self.clock.now())
+        except IdentityError as cause:  # ours, and not the caller's
+            raise Failed("the server's own certificate does not verify at this time", why=str(cause)) from cause
         ours = types_api.SPIFFEID(trust_domain=verified.id.trust_domain.name)
         return [
             debug_api.GetInfoResponse.Cert(
