@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import structlog
@@ -157,11 +158,11 @@ class EntryDoor(entry_api.EntryServicer):
 
 
 async def _batch(items: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Carry out the items in their order, many per commit of the store."""
-    waiting = list(items)
+    """Carry out the items in their order, many per commit of the store; none is begun before its turn."""
+    waiting = iter(items)
     results: list[Result] = []
-    for start in range(0, len(waiting), _TOGETHER):
-        results += await asyncio.gather(*waiting[start : start + _TOGETHER])
+    while some := list(islice(waiting, _TOGETHER)):
+        results += await asyncio.gather(*some)
     return results
 
 
