@@ -61,7 +61,7 @@ def check_stored_svid(selectors: Sequence[Selector], *, no_prefetch: bool) -> No
 
 
 def check_dns_name(name: str) -> None:
-    """Refuse what is no DNS name: LDH labels (RFC 1123 2.1), one wildcard as the whole first label at most."""
+    """Refuse what is no DNS name: labels of letters, digits, hyphens and underscores, the first a wildcard at most."""
     if why := _dns_fault(name):
         raise InvalidEntry("invalid DNS name", why=why)
 

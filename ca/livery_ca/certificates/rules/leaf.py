@@ -76,7 +76,7 @@ def alternative_names_are_the_planned_ones(draft: Draft[LeafPlan]) -> str:
 
 
 def dns_names_are_well_formed(draft: Draft[LeafPlan]) -> str:
-    """RFC 5280 4.2.1.6, RFC 1034 3.5: letters, digits and hyphens by label; a wildcard is the whole first label."""
+    """RFC 5280 4.2.1.6, RFC 1034 3.5: letters, digits and hyphens by label, and underscores, which real names have."""
     for name in draft.plan.dns_names:
         labels = name.removeprefix("*.").split(".")
         if len(name) > _MAX_DNS_NAME or not all(_DNS_LABEL.fullmatch(label) for label in labels):
