@@ -66,11 +66,10 @@ def completion(shell: str) -> None:
 
     For bash and zsh: eval "$(livery completion bash)"; for fish: livery completion fish | source.
     """
-    from livery_cli.main import livery
-
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(livery, {}, "livery", VARIABLE).source())
+    root = click.get_current_context().find_root().command
+    click.echo(kind(root, {}, "livery", VARIABLE).source())
 
 
 def answer(command: click.Command, instruction: str) -> int:
