@@ -9,13 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
 
 import click
 
 from livery.errors import LiveryError
+from livery_cli.completion import VARIABLE, answer
 from livery_cli.exits import Exit, OutputLost, exit_code, tell
 from livery_cli.lazy import Lazy, LazyGroup
 
@@ -42,7 +41,7 @@ COMMANDS = {
     commands_of=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(version("livery"), "-V", "--version", package_name="livery", message="livery %(version)s")
+@click.version_option(None, "-V", "--version", package_name="livery", message="livery %(version)s")
 def livery() -> None:
     """Short-lived SPIFFE identities for every service, and a policy decision for every call."""
 
@@ -87,6 +86,8 @@ def _ending(stop: BaseException) -> int:
 def _internal(error: BaseException) -> int:
     """Tell an error that is ours, without a traceback unless it was asked for."""
     if os.environ.get("LIVERY_TRACEBACK"):
+        import traceback
+
         traceback.print_exception(error)
     tell(
         LiveryError(
@@ -100,8 +101,6 @@ def _internal(error: BaseException) -> int:
 
 def main() -> None:
     """The console script."""
-    if instruction := os.environ.get("_LIVERY_COMPLETE"):
-        from livery_cli.completion import answer
-
+    if instruction := os.environ.get(VARIABLE):
         sys.exit(answer(livery, instruction))
     sys.exit(run())
