@@ -15,7 +15,7 @@ import click
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
-    """Where a command lives (`package.module:attribute`) and its line in the help."""
+    """Where a command lives within this package (`module:attribute`) and its line in the help."""
 
     target: str
     help: str
@@ -23,7 +23,7 @@ class Lazy:
     def load(self) -> click.Command:
         """Import the command."""
         module, _, attribute = self.target.partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        command = getattr(importlib.import_module(f"livery_cli.{module}"), attribute)
         if not isinstance(command, click.Command):
             raise TypeError(f"{self.target} is not a click command")
         return command

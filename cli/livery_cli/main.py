@@ -19,20 +19,20 @@ from livery_cli.exits import Exit, OutputLost, exit_code, tell
 from livery_cli.lazy import Lazy, LazyGroup
 
 COMMANDS = {
-    "up": Lazy("livery_cli.up.command:up", "Run everything on this machine: CA, agent, policy and two demo services."),
-    "ca": Lazy("livery_cli.ca:ca", "The authority: init, run, health, config check."),
-    "agent": Lazy("livery_cli.agent:agent", "The node agent: run, health, config check."),
-    "policy": Lazy("livery_cli.policy:policy", "The decision server: run, check, explain, health, config check."),
-    "entry": Lazy("livery_cli.entry:entry", "Registration entries: who gets which identity."),
-    "node": Lazy("livery_cli.node:node", "Attested agents, seen from the CA."),
-    "token": Lazy("livery_cli.token:token", "Join tokens: one-time tickets for new agents."),
-    "bundle": Lazy("livery_cli.bundle:bundle", "Trust bundles: the authorities of a trust domain."),
-    "mint": Lazy("livery_cli.mint:mint", "Mint an SVID from the CA, as an administrator."),
-    "svid": Lazy("livery_cli.svid:svid", "Fetch, watch and validate SVIDs through the Workload API, as a workload."),
-    "inspect": Lazy("livery_cli.inspect:inspect", "On a node: identities, expiry, renewals, last error."),
-    "can": Lazy("livery_cli.can:can", "May this call be made? Exit 0 yes, 1 no, with the reason."),
-    "explain": Lazy("livery_cli.policy:explain", "Why a decision came out as it did."),
-    "completion": Lazy("livery_cli.completion:completion", "Print the script by which a shell completes livery."),
+    "up": Lazy("up.command:up", "Run everything on this machine: CA, agent, policy and two demo services."),
+    "ca": Lazy("commands.ca:ca", "The authority: init, run, health, config check."),
+    "agent": Lazy("commands.agent:agent", "The node agent: run, health, config check."),
+    "policy": Lazy("commands.policy:policy", "The decision server: run, check, explain, health, config check."),
+    "entry": Lazy("commands.entry:entry", "Registration entries: who gets which identity."),
+    "node": Lazy("commands.node:node", "Attested agents, seen from the CA."),
+    "token": Lazy("commands.token:token", "Join tokens: one-time tickets for new agents."),
+    "bundle": Lazy("commands.bundle:bundle", "Trust bundles: the authorities of a trust domain."),
+    "mint": Lazy("commands.mint:mint", "Mint an SVID from the CA, as an administrator."),
+    "svid": Lazy("commands.svid:svid", "Fetch, watch and validate SVIDs through the Workload API, as a workload."),
+    "inspect": Lazy("commands.inspect:inspect", "On a node: identities, expiry, renewals, last error."),
+    "can": Lazy("commands.can:can", "May this call be made? Exit 0 yes, 1 no, with the reason."),
+    "explain": Lazy("commands.policy:explain", "Why a decision came out as it did."),
+    "completion": Lazy("completion:completion", "Print the script by which a shell completes livery."),
 }
 
 

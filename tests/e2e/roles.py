@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from livery_cli.toml_text import toml
+from livery_cli.terminal.toml_text import toml
 from tests.e2e.running import LIVERY, livery, tail, wait_until
 from tests.e2e.workloads import selectors_of
 

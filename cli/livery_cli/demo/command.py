@@ -25,8 +25,8 @@ from livery.workload import WorkloadSource
 from livery.workload.http_client import client
 from livery_cli.demo.inventory import Inventory
 from livery_cli.demo.orders import Orders, Target
-from livery_cli.options import endpoint_socket_option, ready_fd_option
 from livery_cli.role import OnReady, serve
+from livery_cli.terminal.options import endpoint_socket_option, ready_fd_option
 from livery_cli.up.report import report
 from livery_policy.enforce.asgi import AuthorizationMiddleware
 from livery_policy.enforce.decider import RemoteDecider

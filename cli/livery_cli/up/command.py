@@ -21,7 +21,7 @@ from livery.runtime.clock import Clock, SystemClock
 from livery.runtime.directories import state_directory
 from livery.runtime.files import StateLock
 from livery_cli.exits import Exit
-from livery_cli.options import DURATION
+from livery_cli.terminal.options import DURATION
 from livery_cli.up.board import Board
 from livery_cli.up.entries import Registrar
 from livery_cli.up.layout import Layout

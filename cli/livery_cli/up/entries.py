@@ -16,8 +16,8 @@ import grpc.aio
 from livery.identity import TrustBundle
 from livery.runtime.spire_types import bundle_from_wire
 from livery.wire import bundle_api, entry_api, types_api
-from livery_cli.client import Peer, ca_at, check_item
-from livery_cli.wire_text import id_to_wire, selectors_from_wire, selectors_to_wire
+from livery_cli.peers.client import Peer, ca_at, check_item
+from livery_cli.peers.wire_text import id_to_wire, selectors_from_wire, selectors_to_wire
 
 _TIMEOUT = 10.0  # seconds
 

@@ -10,9 +10,9 @@ import asyncio
 from datetime import datetime, timedelta
 
 from livery.errors import LiveryError
-from livery_cli.client import Peer
-from livery_cli.decisions import policy_at, reason_of
-from livery_cli.unix_http import ask
+from livery_cli.peers.client import Peer
+from livery_cli.peers.decisions import policy_at, reason_of
+from livery_cli.peers.unix_http import ask
 from livery_cli.up.board import Identity
 from livery_cli.up.layout import Layout
 

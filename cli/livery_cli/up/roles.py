@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from livery.identity import TrustBundle
 from livery.runtime.files import write_atomic
-from livery_cli.toml_text import toml
+from livery_cli.terminal.toml_text import toml
 from livery_cli.up.entries import Registration
 from livery_cli.up.layout import Layout
 from livery_cli.up.node_identity import NodeIdentity

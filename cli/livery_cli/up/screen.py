@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from livery_cli.output import duration
+from livery_cli.terminal.output import duration
 from livery_cli.up.board import Board
 from livery_cli.up.events import Event
 

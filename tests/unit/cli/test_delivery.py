@@ -9,11 +9,11 @@ import click
 import pytest
 
 from livery.wire import livery_api, types_api
-from livery_cli import delivery
-from livery_cli.client import Unreachable
-from livery_cli.delivery import wait_until_delivered, waits_for_agents
 from livery_cli.exits import Exit
-from livery_cli.options import ca_socket_option, timeout_option
+from livery_cli.peers import delivery
+from livery_cli.peers.client import Unreachable
+from livery_cli.peers.delivery import wait_until_delivered, waits_for_agents
+from livery_cli.terminal.options import ca_socket_option, timeout_option
 
 Answer = livery_api.GetDeliveryResponse
 AWAY = Unreachable("the CA did not answer")

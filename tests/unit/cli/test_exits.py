@@ -14,10 +14,10 @@ import click
 import pytest
 
 from livery.errors import Kind, LiveryError
-from livery_cli.client import Refused
+from livery_cli.commands.svid_files import write_svid
 from livery_cli.exits import Exit, exit_code, tell
 from livery_cli.main import COMMANDS, run
-from livery_cli.svid_files import write_svid
+from livery_cli.peers.client import Refused
 
 
 class Sample(LiveryError):

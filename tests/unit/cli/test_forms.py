@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livery_cli import entry_file
-from livery_cli.options import DURATION, TTL
-from livery_cli.output import View, duration, show, show_one
-from livery_cli.toml_text import toml
+from livery_cli.commands import entry_file
+from livery_cli.terminal.options import DURATION, TTL
+from livery_cli.terminal.output import View, duration, show, show_one
+from livery_cli.terminal.toml_text import toml
 
 VIEW = View({"name": "NAME", "when": "WHEN"}, name="name")
 ROW = {"name": "a", "when": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "extra": timedelta(minutes=5)}

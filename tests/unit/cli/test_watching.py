@@ -14,12 +14,12 @@ from typing import Any
 import click
 import pytest
 
-from livery_cli.client import NotFound, PeerFailed, Unreachable
 from livery_cli.exits import Exit
 from livery_cli.main import COMMANDS, livery, run
-from livery_cli.options import output_option
-from livery_cli.output import Shown, View, one, several
-from livery_cli.watching import follow, printing, watchable
+from livery_cli.peers.client import NotFound, PeerFailed, Unreachable
+from livery_cli.terminal.options import output_option
+from livery_cli.terminal.output import Shown, View, one, several
+from livery_cli.terminal.watching import follow, printing, watchable
 
 VIEW = View({"name": "NAME"}, name="name")
 AWAY = Unreachable("the CA did not answer", why="nobody there")
@@ -139,7 +139,7 @@ def test_on_a_terminal_the_table_is_drawn_over_itself() -> None:
     program = """if True:
         from datetime import timedelta
         from tests.unit.cli.test_watching import A, B, AWAY
-        from livery_cli.watching import _presenting, follow
+        from livery_cli.terminal.watching import _presenting, follow
         looks = iter([A, AWAY, B, KeyboardInterrupt()])
         def look():
             found = next(looks)

@@ -10,12 +10,12 @@ from datetime import timedelta
 
 import click
 
-from livery_cli.client import agent_at
-from livery_cli.health import ask_ready
-from livery_cli.options import agent_socket_option, output_option, timeout_option
-from livery_cli.output import Shown
-from livery_cli.role_commands import RoleModules, add_role_commands
-from livery_cli.watching import watchable
+from livery_cli.commands.health import ask_ready
+from livery_cli.commands.role_commands import RoleModules, add_role_commands
+from livery_cli.peers.client import agent_at
+from livery_cli.terminal.options import agent_socket_option, output_option, timeout_option
+from livery_cli.terminal.output import Shown
+from livery_cli.terminal.watching import watchable
 
 
 @click.group()

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import click
 
-from livery_cli.decisions import find_decision, policy_at, show_decision
+from livery_cli.commands.health import VIEW
+from livery_cli.commands.role_commands import RoleModules, add_role_commands
+from livery_cli.commands.vocabulary import configured_vocabulary
 from livery_cli.exits import Exit
-from livery_cli.health import VIEW
-from livery_cli.options import config_option, output_option, policy_socket_option, timeout_option
-from livery_cli.output import Shown, one
-from livery_cli.role_commands import RoleModules, add_role_commands
-from livery_cli.unix_http import ask
-from livery_cli.vocabulary import configured_vocabulary
-from livery_cli.watching import watchable
+from livery_cli.peers.decisions import find_decision, policy_at, show_decision
+from livery_cli.peers.unix_http import ask
+from livery_cli.terminal.options import config_option, output_option, policy_socket_option, timeout_option
+from livery_cli.terminal.output import Shown, one
+from livery_cli.terminal.watching import watchable
 
 
 @click.group()

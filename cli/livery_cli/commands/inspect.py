@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 
-from livery_cli.client import agent_at
-from livery_cli.options import agent_socket_option, output_option, timeout_option
-from livery_cli.output import Shown, View, duration, several
-from livery_cli.unix_http import ask
-from livery_cli.watching import watchable
+from livery_cli.peers.client import agent_at
+from livery_cli.peers.unix_http import ask
+from livery_cli.terminal.options import agent_socket_option, output_option, timeout_option
+from livery_cli.terminal.output import Shown, View, duration, several
+from livery_cli.terminal.watching import watchable
 
 VIEW = View(
     {

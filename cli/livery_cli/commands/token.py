@@ -11,10 +11,10 @@ from datetime import timedelta
 import click
 
 from livery.wire import agent_api
-from livery_cli.client import ca_at, channel, seconds
-from livery_cli.options import TTL, ca_socket_option, output_option, timeout_option
-from livery_cli.output import View, at, show_one
-from livery_cli.wire_text import id_to_wire
+from livery_cli.peers.client import ca_at, channel, seconds
+from livery_cli.peers.wire_text import id_to_wire
+from livery_cli.terminal.options import TTL, ca_socket_option, output_option, timeout_option
+from livery_cli.terminal.output import View, at, show_one
 
 VIEW = View({"token": "TOKEN", "expires_at": "EXPIRES"}, name="token")
 

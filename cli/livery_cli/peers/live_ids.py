@@ -100,7 +100,7 @@ _AGENT = _Door("endpoint_socket", "SPIFFE_ENDPOINT_SOCKET", "agent/workload.sock
 def _offered(source: _Source, context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
     from click.shell_completion import CompletionItem
 
-    from livery_cli.client import Peer, channel
+    from livery_cli.peers.client import Peer, channel
 
     taken = context.params.get(parameter.name or "")
     passed = set(taken) if isinstance(taken, tuple) else set()
@@ -115,7 +115,7 @@ def _offered(source: _Source, context: click.Context, parameter: click.Parameter
 def _entries(ca: _Asked) -> Found:
     """The id and the SPIFFE ID of each entry."""
     from livery.wire import entry_api, types_api
-    from livery_cli.wire_text import id_from_wire
+    from livery_cli.peers.wire_text import id_from_wire
 
     stub, token = entry_api.EntryStub(ca.channel), ""
     while ca.left() > 0:
@@ -135,7 +135,7 @@ def _spiffe_ids(ca: _Asked) -> Found:
 
 def _agent_ids(ca: _Asked) -> Found:
     from livery.wire import agent_api, types_api
-    from livery_cli.wire_text import id_from_wire
+    from livery_cli.peers.wire_text import id_from_wire
 
     stub, token = agent_api.AgentStub(ca.channel), ""
     while ca.left() > 0:
@@ -151,7 +151,7 @@ def _agent_ids(ca: _Asked) -> Found:
 
 def _own_ids(agent: _Asked) -> Found:
     from livery.wire import workload_api
-    from livery_cli.client import WORKLOAD_HEADER
+    from livery_cli.peers.client import WORKLOAD_HEADER
 
     stub = workload_api.SpiffeWorkloadAPIStub(agent.channel)
     stream = stub.FetchX509SVID(workload_api.X509SVIDRequest(), metadata=WORKLOAD_HEADER, timeout=agent.left())

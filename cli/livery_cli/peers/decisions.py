@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 import click
 
-from livery_cli.client import NotFound, Peer
-from livery_cli.unix_http import ask
+from livery_cli.peers.client import NotFound, Peer
+from livery_cli.peers.unix_http import ask
 
 
 def policy_at(address: str) -> Peer:

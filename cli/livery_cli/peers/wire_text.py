@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from livery.identity import Selector, SpiffeId
 from livery.wire import types_api
-from livery_cli.output import at
+from livery_cli.terminal.output import at
 
 
 def id_to_wire(text: str) -> types_api.SPIFFEID:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import timedelta
 from http import HTTPStatus
 
-from livery_cli.client import Peer
 from livery_cli.exits import Exit
-from livery_cli.output import Shown, View, one
-from livery_cli.unix_http import ask
+from livery_cli.peers.client import Peer
+from livery_cli.peers.unix_http import ask
+from livery_cli.terminal.output import Shown, View, one
 
 VIEW = View({"role": "ROLE", "serving": "SERVING", "why": "WHY"}, name="role")
 

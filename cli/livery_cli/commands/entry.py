@@ -12,15 +12,15 @@ from pathlib import Path
 import click
 
 from livery.wire import entry_api, types_api
-from livery_cli import entry_file
-from livery_cli.client import Peer, ca_at, channel, check_item, seconds, tell_warnings
-from livery_cli.delivery import waits_for_agents
+from livery_cli.commands import entry_file
 from livery_cli.exits import Exit
-from livery_cli.live_ids import complete_entry_id, complete_parent_id, complete_spiffe_id
-from livery_cli.options import DURATION, TTL, ca_socket_option, output_option, timeout_option
-from livery_cli.output import Shown, View, one, several, show_one
-from livery_cli.watching import watchable
-from livery_cli.wire_text import entry_row, id_to_wire, selectors_to_wire
+from livery_cli.peers.client import Peer, ca_at, channel, check_item, seconds, tell_warnings
+from livery_cli.peers.delivery import waits_for_agents
+from livery_cli.peers.live_ids import complete_entry_id, complete_parent_id, complete_spiffe_id
+from livery_cli.peers.wire_text import entry_row, id_to_wire, selectors_to_wire
+from livery_cli.terminal.options import DURATION, TTL, ca_socket_option, output_option, timeout_option
+from livery_cli.terminal.output import Shown, View, one, several, show_one
+from livery_cli.terminal.watching import watchable
 
 VIEW = View(
     {

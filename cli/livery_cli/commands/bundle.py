@@ -12,10 +12,10 @@ import click
 from livery.identity import TrustBundle
 from livery.runtime.spire_types import bundle_from_wire
 from livery.wire import bundle_api, types_api
-from livery_cli.client import ca_at, channel, seconds
-from livery_cli.options import ca_socket_option, output_option, timeout_option
-from livery_cli.output import Shown, View, several
-from livery_cli.watching import watchable
+from livery_cli.peers.client import ca_at, channel, seconds
+from livery_cli.terminal.options import ca_socket_option, output_option, timeout_option
+from livery_cli.terminal.output import Shown, View, several
+from livery_cli.terminal.watching import watchable
 
 VIEW = View(
     {

@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from livery.runtime.files import write_atomic
-from livery_cli.client import Refused
+from livery_cli.peers.client import Refused
 
 
 def pem(label: str, der: bytes) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from livery_cli.options import config_option, ready_fd_option
+from livery_cli.terminal.options import config_option, ready_fd_option
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ import click
 
 from livery.errors import Kind, LiveryError
 from livery.wire import entry_api, types_api
-from livery_cli.client import tell_warnings
-from livery_cli.options import TTL
-from livery_cli.wire_text import entry_row, id_from_wire, id_to_wire, selectors_from_wire, selectors_to_wire
+from livery_cli.peers.client import tell_warnings
+from livery_cli.peers.wire_text import entry_row, id_from_wire, id_to_wire, selectors_from_wire, selectors_to_wire
+from livery_cli.terminal.options import TTL
 
 _KNOWN = {
     "spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "jwt_svid_ttl",

@@ -12,13 +12,13 @@ import click
 
 from livery.identity import TrustDomain
 from livery.runtime.directories import runtime_directory, state_directory
-from livery_cli.client import Refused, ca_at, channel, seconds
+from livery_cli.commands.role_commands import RoleModules, add_role_commands
 from livery_cli.exits import Exit
-from livery_cli.options import ca_socket_option, output_option, timeout_option
-from livery_cli.output import Shown, View, one
-from livery_cli.role_commands import RoleModules, add_role_commands
-from livery_cli.toml_text import toml
-from livery_cli.watching import watchable
+from livery_cli.peers.client import Refused, ca_at, channel, seconds
+from livery_cli.terminal.options import ca_socket_option, output_option, timeout_option
+from livery_cli.terminal.output import Shown, View, one
+from livery_cli.terminal.toml_text import toml
+from livery_cli.terminal.watching import watchable
 
 HEALTH = View({"role": "ROLE", "serving": "SERVING"}, name="role")
 _COMMENT = """\

@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from livery.identity import SpiffeId
 from livery.wire import svid_api
-from livery_cli.client import BadRequest, ca_at, channel, seconds
-from livery_cli.live_ids import complete_spiffe_id
-from livery_cli.options import TTL, ca_socket_option, output_option, timeout_option
-from livery_cli.output import View, at, show_one
-from livery_cli.svid_files import pem, write_svid
-from livery_cli.wire_text import id_from_wire, id_to_wire
+from livery_cli.commands.svid_files import pem, write_svid
+from livery_cli.peers.client import BadRequest, ca_at, channel, seconds
+from livery_cli.peers.live_ids import complete_spiffe_id
+from livery_cli.peers.wire_text import id_from_wire, id_to_wire
+from livery_cli.terminal.options import TTL, ca_socket_option, output_option, timeout_option
+from livery_cli.terminal.output import View, at, show_one
 
 X509_VIEW = View({"spiffe_id": "SPIFFE ID", "expires_at": "EXPIRES"}, name="spiffe_id")
 JWT_VIEW = View({"token": "TOKEN"}, name="token")

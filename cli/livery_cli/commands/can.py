@@ -15,12 +15,12 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from livery_cli.decisions import policy_at, show_decision
+from livery_cli.commands.vocabulary import configured_vocabulary
 from livery_cli.exits import Exit
-from livery_cli.live_ids import complete_spiffe_id
-from livery_cli.options import config_option, output_option, policy_socket_option, timeout_option
-from livery_cli.unix_http import ask
-from livery_cli.vocabulary import configured_vocabulary
+from livery_cli.peers.decisions import policy_at, show_decision
+from livery_cli.peers.live_ids import complete_spiffe_id
+from livery_cli.peers.unix_http import ask
+from livery_cli.terminal.options import config_option, output_option, policy_socket_option, timeout_option
 
 
 class Json(click.ParamType[dict[str, Any]]):
@@ -91,7 +91,7 @@ def can(
 
 
 def _decision(status: int, body: object) -> Mapping[str, Any]:
-    from livery_cli.client import BadRequest
+    from livery_cli.peers.client import BadRequest
 
     if status != HTTPStatus.OK or not isinstance(body, dict):
         said = body if isinstance(body, dict) else {}

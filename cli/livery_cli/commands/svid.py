@@ -16,12 +16,12 @@ import click
 
 from livery.identity import SpiffeId, TrustBundle, X509Svid
 from livery.wire import workload_api
-from livery_cli.client import WORKLOAD_HEADER, BadRequest, NotFound, Refused, agent_at, channel, seconds
+from livery_cli.commands.svid_files import write_svid
 from livery_cli.exits import Exit
-from livery_cli.live_ids import complete_own_id
-from livery_cli.options import endpoint_socket_option, output_option, timeout_option
-from livery_cli.output import View, show, show_one
-from livery_cli.svid_files import write_svid
+from livery_cli.peers.client import WORKLOAD_HEADER, BadRequest, NotFound, Refused, agent_at, channel, seconds
+from livery_cli.peers.live_ids import complete_own_id
+from livery_cli.terminal.options import endpoint_socket_option, output_option, timeout_option
+from livery_cli.terminal.output import View, show, show_one
 
 X509_VIEW = View(
     {

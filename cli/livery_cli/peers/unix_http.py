@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 
-from livery_cli.client import BadRequest, Peer, PeerFailed, Refused, Unreachable, check_socket, socket_path
+from livery_cli.peers.client import BadRequest, Peer, PeerFailed, Refused, Unreachable, check_socket, socket_path
 
 _LONGEST_ANSWER = 16 << 20  # bytes
 

@@ -12,12 +12,12 @@ from datetime import timedelta
 import click
 
 from livery.wire import agent_api, types_api
-from livery_cli.client import Peer, ca_at, channel, seconds
-from livery_cli.live_ids import complete_agent_id
-from livery_cli.options import DURATION, ca_socket_option, output_option, timeout_option
-from livery_cli.output import Shown, View, at, one, several
-from livery_cli.watching import watchable
-from livery_cli.wire_text import id_from_wire, id_to_wire, selectors_from_wire
+from livery_cli.peers.client import Peer, ca_at, channel, seconds
+from livery_cli.peers.live_ids import complete_agent_id
+from livery_cli.peers.wire_text import id_from_wire, id_to_wire, selectors_from_wire
+from livery_cli.terminal.options import DURATION, ca_socket_option, output_option, timeout_option
+from livery_cli.terminal.output import Shown, View, at, one, several
+from livery_cli.terminal.watching import watchable
 
 VIEW = View(
     {

@@ -20,9 +20,9 @@ from click.core import ParameterSource
 
 from livery.errors import Kind, LiveryError
 from livery.wire import livery_api
-from livery_cli.client import Peer, Unreachable, ca_at, channel, seconds
 from livery_cli.exits import Exit
-from livery_cli.wire_text import id_from_wire
+from livery_cli.peers.client import Peer, Unreachable, ca_at, channel, seconds
+from livery_cli.peers.wire_text import id_from_wire
 
 PATIENCE = timedelta(seconds=60)
 _AGAIN = 0.2  # seconds between two questions

@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 import click
 
 from livery.errors import Kind, LiveryError
-from livery_cli.options import DURATION
-from livery_cli.output import Shown
+from livery_cli.terminal.options import DURATION
+from livery_cli.terminal.output import Shown
 
 Present = Callable[[Shown], None]
 

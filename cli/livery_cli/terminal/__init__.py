@@ -1,0 +1,1 @@
+"""This side of a command: its options, and how answers are printed, watched and written."""
