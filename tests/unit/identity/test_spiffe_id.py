@@ -209,6 +209,7 @@ def test_ID_6_a_uri_of_2048_bytes_is_accepted_and_one_of_2049_refused() -> None:
     start = "spiffe://example.org/"
     assert len(str(SpiffeId.parse(start + "a" * (2048 - len(start))))) == 2048
     assert "2048" in str(refused(start + "a" * (2049 - len(start))))
+    assert "2048" in str(refused(start + "a" * 100_000 + "%")), "and no character of it was looked at"
 
 
 def test_ID_6_a_trust_domain_of_255_bytes_is_accepted_and_one_of_256_refused() -> None:
