@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from livery.identity.strict_json import MAX_DEPTH, NotJson, dump, parse
@@ -28,6 +30,14 @@ def test_half_a_surrogate_pair_is_refused_wherever_it_stands() -> None:
 def test_a_name_that_stands_twice_is_refused_and_told() -> None:
     assert "'b' appears twice" in refused(b'{"a":1,"b":2,"b":2}')
     assert "'a' appears twice" in refused(b'[{"x":{"a":1,"\\u0061":2}}]')
+
+
+def test_a_name_that_stands_twice_among_very_many_is_found_in_time() -> None:
+    """To count each name among all of them would take half a minute here, and hours in the largest bundle."""
+    names = ",".join(f'"{n:x}":0' for n in range(40_000))
+    began = time.perf_counter()
+    assert "'9c3f' appears twice" in refused(f'{{{names},"9c3f":0}}')
+    assert time.perf_counter() - began < 5
 
 
 def test_nesting_is_bounded_by_depth_and_not_by_width() -> None:
