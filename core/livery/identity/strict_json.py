@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 MAX_DEPTH = 32
+_SURELY_FINITE = 308  # digits; the largest double has 309
 
 
 class NotJson(Exception):
@@ -26,7 +27,11 @@ def parse(data: bytes | str, *, max_bytes: int) -> Any:
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
         value = json.loads(
-            text, object_pairs_hook=_without_duplicates, parse_float=_finite, parse_constant=_no_constant
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_int=_whole,
+            parse_float=_finite,
+            parse_constant=_no_constant,
         )
         _refuse_deep_nesting(value)
         if "\\u" in text:
@@ -57,6 +62,12 @@ def _first_repeated(pairs: list[tuple[str, Any]]) -> str:
             break
         seen.add(name)
     return name
+
+
+def _whole(text: str) -> int:
+    if len(text) > _SURELY_FINITE:  # to a reader whose every number is a double, a whole number can be infinite too
+        _finite(text)
+    return int(text)
 
 
 def _finite(text: str) -> float:

@@ -282,11 +282,11 @@ def test_JWT_7_a_token_without_an_end_is_refused() -> None:
     assert "exp" in refused(CA.sign_jwt(claims))
 
 
-@pytest.mark.parametrize("value", ["1e400", "-1e400"])
+@pytest.mark.parametrize("value", ["1e400", "-1e400", "1" + "0" * 400, "-1" + "0" * 400])
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat", "other"])
 def test_JWT_7_a_number_that_readers_take_for_infinity_is_refused_wherever_it_stands(name: str, value: str) -> None:
     claims = json.dumps(CA.claims(**{name: 987654321}))
-    assert value in refused(with_payload(claims.replace("987654321", value)))
+    assert f"{value[:50]} is more" in refused(with_payload(claims.replace("987654321", value)))
 
 
 @pytest.mark.parametrize(

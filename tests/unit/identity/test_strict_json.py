@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -38,6 +39,14 @@ def test_a_name_that_stands_twice_among_very_many_is_found_in_time() -> None:
     began = time.perf_counter()
     assert "'9c3f' appears twice" in refused(f'{{{names},"9c3f":0}}')
     assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_whole_number_that_is_infinite_to_a_reader_of_doubles_is_refused(sign: str) -> None:
+    largest = int(sys.float_info.max)
+    assert parse(f"{sign}{largest}", max_bytes=1000) == int(f"{sign}{largest}")
+    for digits in [f"1{'0' * 309}", f"{largest + 10**300}", "1" * 4000, "1" * 5000]:
+        assert "more than a number can be" in refused(sign + digits)
 
 
 def test_nesting_is_bounded_by_depth_and_not_by_width() -> None:
