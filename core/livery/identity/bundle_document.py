@@ -93,8 +93,11 @@ def jwt_jwk(key: JwtKey, *, with_use: bool) -> dict[str, Any]:
 
 
 def _x509_authority(entry: dict[str, Any]) -> X509Authority | None:
-    chain, key = entry.get("x5c"), _read_key(entry)
-    if not chain or key is None:  # X509-SVID 6.2: ignore an entry without a certificate
+    chain = entry.get("x5c")
+    if not chain:  # X509-SVID 6.2: ignore an entry without a certificate, whatever else is in it
+        return None
+    key = _read_key(entry)
+    if key is None:
         return None
     if not isinstance(chain, list) or not isinstance(chain[0], str):
         raise _refusal("an x5c is not an array of texts")

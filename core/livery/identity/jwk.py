@@ -46,21 +46,26 @@ def members(key: AuthorityKey) -> dict[str, str]:
 
 def read_key(jwk: Mapping[str, Any]) -> AuthorityKey | None:
     """The public key of a JWK, or None when its type or curve is none that we know."""
-    if _PRIVATE_MEMBERS & jwk.keys():
-        raise BadKey("it holds a private key")
     try:
-        match jwk.get("kty"), jwk.get("crv"):
-            case "RSA", _:
-                return rsa.RSAPublicNumbers(_int(jwk, "e"), _int(jwk, "n")).public_key()
-            case "EC", str(name) if name in _CURVES:
-                curve = _CURVES[name]()
-                return ec.EllipticCurvePublicNumbers(_int(jwk, "x"), _int(jwk, "y"), curve).public_key()
-            case "OKP", "Ed25519":
-                return ed25519.Ed25519PublicKey.from_public_bytes(_bytes(jwk, "x"))
-            case _:
-                return None
+        key = _known_key(jwk)
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
         raise BadKey(f"its key cannot be read: {str(e)[:200]}") from e
+    if key is not None and _PRIVATE_MEMBERS & jwk.keys():  # of another type these may be anything
+        raise BadKey("it holds a private key")
+    return key
+
+
+def _known_key(jwk: Mapping[str, Any]) -> AuthorityKey | None:
+    match jwk.get("kty"), jwk.get("crv"):
+        case "RSA", _:
+            return rsa.RSAPublicNumbers(_int(jwk, "e"), _int(jwk, "n")).public_key()
+        case "EC", str(name) if name in _CURVES:
+            curve = _CURVES[name]()
+            return ec.EllipticCurvePublicNumbers(_int(jwk, "x"), _int(jwk, "y"), curve).public_key()
+        case "OKP", "Ed25519":
+            return ed25519.Ed25519PublicKey.from_public_bytes(_bytes(jwk, "x"))
+        case _:
+            return None
 
 
 def _int(jwk: Mapping[str, Any], name: str) -> int:

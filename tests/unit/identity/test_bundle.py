@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -78,8 +79,8 @@ def test_X509_14_coordinates_keep_their_leading_zeros() -> None:
 
 
 def test_X509_15_an_entry_without_a_certificate_is_ignored() -> None:
-    for x5c in [None, [], ""]:
-        entry = {k: v for k, v in {**x509_entry(), "x5c": x5c}.items() if v is not None}
+    for x5c, more in itertools.product([None, [], ""], [{}, {"x": "!"}, {"y": None}, {"d": "AAAA"}]):
+        entry = {k: v for k, v in {**x509_entry(), **more, "x5c": x5c}.items() if v is not None}
         bundle = read({"keys": [entry]})
         assert bundle.x509_authorities == ()
         with pytest.raises(UntrustedX509Svid):
@@ -190,6 +191,7 @@ def test_TDB_4_a_bundle_whose_every_key_is_unknown_is_empty() -> None:
     "change",
     [
         {"kty": "AKP"},
+        {"kty": "AKP", "d": "AAAA", "p": "AAAA"},
         {"kty": "ec"},
         {"kty": None},
         {"kty": 1},
