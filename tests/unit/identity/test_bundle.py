@@ -364,6 +364,9 @@ def test_a_document_or_a_key_count_beyond_all_reason_is_refused() -> None:
     assert "bytes" in refused(b" " * (4 * 1024 * 1024 + 1))
     assert "more than 2000" in refused({"keys": [{}] * 2001})
     assert read({"keys": [{}] * 2000}) == TrustBundle(TD)
+    assert TrustBundle.from_x509_der(TD, FULL.x509_der() * 2000).x509_authorities == FULL.x509_authorities
+    with pytest.raises(InvalidBundle, match="more than 2000"):
+        TrustBundle.from_x509_der(TD, FULL.x509_der() * 2001)
 
 
 def test_two_jwt_keys_of_one_id_are_refused() -> None:
