@@ -310,6 +310,19 @@ def unreadable_san() -> x509.UnrecognizedExtension:
     return x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30\x03\x86\x01\xff")
 
 
+def unreadable_name(certificate: x509.Certificate) -> bytes:
+    """A certificate as DER whose subject (and issuer, if it is the same) says it is UTF-8 and is not."""
+    (common_name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    name = str(common_name.value).encode()
+    return certificate.public_bytes(Encoding.DER).replace(name, b"\xff" * len(name))
+
+
+def year_zero(certificate: x509.Certificate) -> bytes:
+    """A certificate as DER that ends in the year 0; of one that ends after 2049, whose year so has four digits."""
+    end = f"{certificate.not_valid_after_utc:%Y%m%d%H%M%SZ}".encode()
+    return certificate.public_bytes(Encoding.DER).replace(end, b"0000" + end[4:])
+
+
 def unknown_curve(certificate: x509.Certificate) -> bytes:
     """A certificate as DER whose P-256 key says it is on a curve that nobody knows."""
     p256, unknown = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d03017f")

@@ -3,8 +3,9 @@
 Owns: the bounds on what is read from a stranger, and turning every failure of the X.509 parser into `Unreadable`.
 Does not own: what the certificates mean (`x509_svid`, `bundle`) or whether they are true (`verify`).
 
-Invariant: these functions raise `Unreadable` and nothing else, whatever the bytes. The parser below reads extensions
-and keys lazily, so a certificate that loaded may still fail when looked into: always look through this module.
+Invariant: these functions raise `Unreadable` and nothing else, whatever the bytes. The parser below reads lazily: names
+and times are therefore tried when a certificate is read, and extensions and keys, which may still fail when looked
+into, are always looked at through this module.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def read_pem(data: bytes, *, max_bytes: int, max_count: int) -> tuple[x509.Certi
     if not 1 <= blocks <= max_count:
         raise Unreadable(f"it has {blocks} CERTIFICATE blocks, not 1 to {max_count}")
     try:
-        found = tuple(_positive(c) for c in x509.load_pem_x509_certificates(data))
+        found = tuple(_looked_into(c) for c in x509.load_pem_x509_certificates(data))
     except _FAULTS as e:
         raise Unreadable(f"it is no certificate: {str(e)[:200]}") from e
     if len(found) != blocks:  # the parser passes over a block without an end
@@ -130,14 +131,16 @@ def der(cert: x509.Certificate) -> bytes:
 
 def _load(data: bytes) -> x509.Certificate:
     try:
-        return _positive(x509.load_der_x509_certificate(data))
+        return _looked_into(x509.load_der_x509_certificate(data))
     except _FAULTS as e:
         raise Unreadable(f"it is no certificate: {str(e)[:200]}") from e
 
 
-def _positive(cert: x509.Certificate) -> x509.Certificate:
+def _looked_into(cert: x509.Certificate) -> x509.Certificate:
+    """The certificate, when the fields that every certificate has can be read: a property cannot say `Unreadable`."""
     if cert.serial_number <= 0:  # RFC 5280 4.1.2.2
         raise Unreadable("its serial number is not positive")
+    _ = cert.subject, cert.issuer, cert.not_valid_before_utc, cert.not_valid_after_utc
     return cert
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import ssl
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -25,7 +26,17 @@ from livery.identity import (
     verify_jwt,
     verify_x509,
 )
-from tests.pki import HOUR, NOW, TestCa, base64url, new_key, unknown_curve, unreadable_san
+from tests.pki import (
+    HOUR,
+    NOW,
+    TestCa,
+    base64url,
+    new_key,
+    unknown_curve,
+    unreadable_name,
+    unreadable_san,
+    year_zero,
+)
 
 CA = TestCa("example.org")
 TD = CA.trust_domain
@@ -389,6 +400,17 @@ def test_an_authority_that_cannot_be_looked_into_is_our_error() -> None:
     for data in [garbled.certificate.public_bytes(Encoding.DER), unknown_curve(CA.certificate)]:
         with pytest.raises(InvalidBundle, match="cannot be read"):
             TrustBundle.from_x509_der(TD, data)
+
+
+def test_an_authority_without_a_readable_name_or_time_is_our_error() -> None:
+    """The parser below finds it at the first look, which is where doors compare authorities or a table is written."""
+    lasting = TestCa("example.org", ttl=24 * 365 * 50 * HOUR)
+    for broken in [unreadable_name(CA.certificate), year_zero(lasting.certificate)]:
+        with pytest.raises(InvalidBundle, match="no certificate"):
+            TrustBundle.from_x509_der(TD, broken)
+        with pytest.raises(InvalidBundle, match="no certificate"):
+            TrustBundle.from_pem(TD, ssl.DER_cert_to_PEM_cert(broken).encode())
+        assert refused({"keys": [{**x509_entry(), "x5c": [base64.b64encode(broken).decode()]}]})
 
 
 def test_the_workload_apis_forms_hold_what_they_should_and_nothing_else() -> None:

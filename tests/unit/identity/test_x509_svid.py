@@ -39,8 +39,10 @@ from tests.pki import (
     Twist,
     new_key,
     unknown_curve,
+    unreadable_name,
     unreadable_san,
     usage,
+    year_zero,
 )
 
 CA = TestCa("example.org")
@@ -399,6 +401,14 @@ def test_extensions_that_cannot_be_read_are_our_error() -> None:
     for cert in [twice, parse_chain(der.replace(san, b"\xff" * len(san)))[0]]:
         with pytest.raises(InvalidX509Svid):
             leaf_id(cert)
+
+
+def test_a_certificate_without_a_readable_name_or_time_is_our_error() -> None:
+    lasting = leaf_of(Twist(subject="orders", not_after=NOW + 24 * 365 * 50 * HOUR))
+    assert parse_chain(lasting.public_bytes(Encoding.DER))
+    for broken in [unreadable_name(lasting), year_zero(lasting)]:
+        with pytest.raises(InvalidX509Svid, match="no certificate"):
+            parse_chain(broken)
 
 
 def test_an_elliptic_key_on_an_unknown_curve_is_our_error() -> None:
