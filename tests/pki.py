@@ -33,31 +33,35 @@ _RSA: dict[tuple[int, int], rsa.RSAPrivateKey] = {}  # slow to make, and every t
 
 
 def new_key(kind: str = "P-256", *, nth: int = 0) -> Any:
-    """A private key: P-256, P-384, P-521, secp256k1, ed25519 or rsa-<bits>.
+    """A private key: P-256, P-384, P-521, secp256k1, ed25519, rsa-<bits> or rsa-slow.
 
-    RSA keys are shared, and `nth` tells them apart; above 4096 bits a key can be certified and cannot sign.
+    RSA keys are shared, and `nth` tells them apart; above 4096 bits a key can be certified and cannot sign, and neither
+    can rsa-slow, of 3072 bits and a public exponent just above 31.
     """
+    if kind == "rsa-slow":
+        return CertifiableKey(3072, (1 << 31) + 1)
     if kind == "ed25519":
         return ed25519.Ed25519PrivateKey.generate()
     if kind in _CURVES:
         return ec.generate_private_key(_CURVES[kind])
     size = (int(kind.removeprefix("rsa-")), nth)
     if size[0] > 4096:
-        return OversizedKey(size[0])
+        return CertifiableKey(size[0])
     if size not in _RSA:
         _RSA[size] = rsa.generate_private_key(65537, size[0])
     return _RSA[size]
 
 
 @dataclass(frozen=True)
-class OversizedKey:
-    """The public half of an RSA key so big that finding its primes would take minutes: nobody can sign with it."""
+class CertifiableKey:
+    """The public half of an RSA key whose primes nobody looked for, since for some it would take minutes."""
 
     bits: int
+    exponent: int = 65537
 
     def public_key(self) -> rsa.RSAPublicKey:
         """An odd modulus of that many bits."""
-        return rsa.RSAPublicNumbers(65537, (1 << (self.bits - 1)) | 1).public_key()
+        return rsa.RSAPublicNumbers(self.exponent, (1 << (self.bits - 1)) | 1).public_key()
 
 
 def digest_for(key: Any) -> Any:

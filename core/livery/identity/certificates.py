@@ -25,6 +25,7 @@ CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 MIN_RSA_BITS = 2048
 MAX_LEAF_RSA_BITS = 4096
 MAX_AUTHORITY_RSA_BITS = 8192  # verifying costs the square of the size, and a stranger chooses when
+MAX_RSA_EXPONENT = 2**31 - 1  # as Go's library: one as long as the modulus makes verifying as slow as signing
 
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 _FAULTS = (
@@ -111,12 +112,17 @@ def key_fault(key: object, *, max_rsa_bits: int) -> str:
         case ec.EllipticCurvePublicKey() | ec.EllipticCurvePrivateKey():
             return "" if isinstance(key.curve, CURVES) else f"the curve {key.curve.name} is not P-256, P-384 or P-521"
         case rsa.RSAPublicKey() | rsa.RSAPrivateKey():
-            fits = MIN_RSA_BITS <= key.key_size <= max_rsa_bits
-            return "" if fits else f"RSA of {key.key_size} bits is not within {MIN_RSA_BITS} and {max_rsa_bits}"
+            return _rsa_fault(key.public_key() if isinstance(key, rsa.RSAPrivateKey) else key, max_rsa_bits)
         case ed25519.Ed25519PublicKey() | ed25519.Ed25519PrivateKey():
             return "Ed25519 is not among the key types we verify"
         case _:
             return "its key is neither EC nor RSA"
+
+
+def _rsa_fault(key: rsa.RSAPublicKey, max_bits: int) -> str:
+    if not MIN_RSA_BITS <= key.key_size <= max_bits:
+        return f"RSA of {key.key_size} bits is not within {MIN_RSA_BITS} and {max_bits}"
+    return "" if key.public_numbers().e <= MAX_RSA_EXPONENT else "RSA with a public exponent of more than 31 bits"
 
 
 def key_bytes(cert: x509.Certificate) -> bytes:

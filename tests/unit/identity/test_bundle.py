@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from livery.identity import (
@@ -387,12 +388,20 @@ def test_two_jwt_keys_of_one_id_are_refused() -> None:
         replace(FULL, jwt_authorities=(key, JwtKey(key.key_id, new_key().public_key())))
 
 
-@pytest.mark.parametrize("kind", ["secp256k1", "rsa-1024", "rsa-16384"])
+@pytest.mark.parametrize("kind", ["secp256k1", "rsa-1024", "rsa-16384", "rsa-slow"])
 def test_authorities_of_a_strength_we_do_not_verify_are_refused(kind: str) -> None:
     with pytest.raises(InvalidBundle):
         JwtKey("k", new_key(kind).public_key())
     with pytest.raises(InvalidBundle):
         X509Authority(CA.intermediate(kind=kind).certificate)
+
+
+def test_an_rsa_key_is_verified_up_to_an_exponent_of_31_bits() -> None:
+    """As Go does. With one as long as the modulus, a chain of eight took seconds to refuse."""
+    modulus = new_key("rsa-2048").public_key().public_numbers().n
+    assert JwtKey("k", rsa.RSAPublicNumbers(2**31 - 1, modulus).public_key())
+    with pytest.raises(InvalidBundle, match="exponent of more than 31 bits"):
+        JwtKey("k", rsa.RSAPublicNumbers(2**31 + 1, modulus).public_key())
 
 
 def test_an_authority_that_cannot_be_looked_into_is_our_error() -> None:

@@ -250,7 +250,7 @@ def test_an_ed25519_authority_may_stand_in_a_bundle_but_verifies_nothing_here() 
     assert verified(CA.issue_chain("/a"), anchors(edwards, CA))
 
 
-@pytest.mark.parametrize("kind", ["ed25519", "secp256k1", "rsa-1024", "rsa-16384"])
+@pytest.mark.parametrize("kind", ["ed25519", "secp256k1", "rsa-1024", "rsa-16384", "rsa-slow"])
 def test_an_intermediate_of_a_strength_we_do_not_verify_is_refused_before_its_signature_is_computed(kind: str) -> None:
     weak = CA.intermediate(kind=kind)
     with pytest.raises(InvalidX509Svid, match="an issuer"):

@@ -231,7 +231,7 @@ def test_X509_13_every_duty_of_a_validator_refuses_a_leaf_that_a_trusted_authori
     assert reason in refused(leaf_of(twist, path))
 
 
-@pytest.mark.parametrize("kind", ["secp256k1", "ed25519", "rsa-1024", "rsa-8192"])
+@pytest.mark.parametrize("kind", ["secp256k1", "ed25519", "rsa-1024", "rsa-8192", "rsa-slow"])
 def test_a_leaf_with_a_key_we_do_not_verify_is_refused(kind: str) -> None:
     assert any(word in refused(leaf_of(Twist(key=new_key(kind)))) for word in ("curve", "Ed25519", "RSA"))
 
