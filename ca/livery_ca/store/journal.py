@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -210,19 +211,20 @@ def _unsettled_counts(connection: Connection) -> dict[Outcome | None, int]:
 
 
 def _record_jwt(connection: Connection, record: JwtRecord) -> None:
-    connection.execute(
-        insert(schema.jwt_records).values(
-            token_hash=record.token_hash,
-            spiffe_id=str(record.spiffe_id),
-            audience=json.dumps(record.audience),
-            authority_id=record.authority_id,
-            asked_by=record.asked_by,
-            issued_at=record.issued_at,
-            expires_at=record.expires_at,
-            entry_id=record.entry_id,
-            authorized_by=record.authorized_by,
-        )
+    adding = insert(schema.jwt_records).values(
+        token_hash=record.token_hash,
+        spiffe_id=str(record.spiffe_id),
+        audience=json.dumps(record.audience),
+        authority_id=record.authority_id,
+        asked_by=record.asked_by,
+        issued_at=record.issued_at,
+        expires_at=record.expires_at,
+        entry_id=record.entry_id,
+        authorized_by=record.authorized_by,
     )
+    # RSA signs the same claims the same way: whoever asks for the same within a second gets the very token on record.
+    with suppress(IntegrityError), savepoint(connection):
+        connection.execute(adding)
 
 
 def _prune_intents(connection: Connection, ended_before: datetime) -> int:

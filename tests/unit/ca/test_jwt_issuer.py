@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -129,6 +130,20 @@ async def test_an_issued_token_is_on_record_without_the_token(ca: House, tmp_pat
     for file in (tmp_path / "state").rglob("*"):
         assert not file.is_file() or signature not in file.read_bytes()
     assert issued.token not in repr(issued)
+
+
+async def test_two_who_ask_an_rsa_authority_for_the_same_at_once_get_the_same_token_and_one_record(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """RSA signs the same claims the same way, and claims count whole seconds: the second is as good as the first."""
+    settings = AuthoritySettings(TD, jwt_key_type=KeyType.RSA_2048)
+    async with house(tmp_path / "s", clock, settings=settings, keys=MemoryKeyStore()) as ca:
+        asked = [token(), token(), token("/other"), token()]
+        first, second, other, third = await asyncio.gather(*(ca.jwt_issuer.issue(each) for each in asked))
+        assert first.token == second.token == third.token != other.token
+        rows = await ca.store._database.read(lambda c: c.execute(select(schema.jwt_records)).all())
+        recorded = {row.token_hash for row in rows}
+        assert recorded == {hashlib.sha256(each.token.encode()).digest() for each in (first, other)}
 
 
 async def test_a_token_that_cannot_be_recorded_is_not_handed_out(ca: House) -> None:
