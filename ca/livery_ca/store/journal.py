@@ -25,8 +25,8 @@ from livery.identity import SpiffeId
 from livery_ca.model import Intent, JwtRecord, Listing, Outcome, Page, Settled
 from livery_ca.store import leaves, nodes, schema, tokens
 from livery_ca.store.database import Database
-from livery_ca.store.errors import JournalConflict
-from livery_ca.store.savepoint import savepoint
+from livery_ca.store.errors import JournalConflict, StoreError
+from livery_ca.store.savepoint import is_doubtful, savepoint
 from livery_ca.store.writes import AttestNode, RenewNode, SpendToken, Write
 
 _TABLE = schema.intents
@@ -159,6 +159,12 @@ def _extras(connection: Connection, settlement: Settlement) -> LiveryError | Non
                 _apply(connection, write, settlement.at)
     except LiveryError as refusal:
         return refusal
+    except Exception as fault:  # the item's own fault, of whatever type: its group is not to suffer
+        if is_doubtful(fault):
+            raise
+        broken = StoreError("the record of a certificate could not be written", why=type(fault).__name__)
+        broken.__cause__ = fault
+        return broken
     return None
 
 
