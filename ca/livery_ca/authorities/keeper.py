@@ -178,9 +178,16 @@ class Authorities:
             return retired
 
     async def _do_what_is_due(self) -> None:
+        """All steps that are due. What fails for one kind holds up no other; the first failure is raised at the end."""
+        failures: list[LiveryError] = []
         for kind in AuthorityKind:
-            while await self._step(kind):
-                pass
+            try:
+                while await self._step(kind):
+                    pass
+            except LiveryError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     async def _step(self, kind: AuthorityKind) -> bool:
         """Carry out the next step that is due; says whether there was one."""

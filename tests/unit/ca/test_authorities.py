@@ -16,7 +16,7 @@ from livery_ca.authorities.states import IllegalMove
 from livery_ca.certificates.algorithm import KeyType
 from livery_ca.keys import KeyMissing, KeyStore, KeyUnreadable
 from livery_ca.keys.memory import MemoryKeyStore
-from livery_ca.model import AuthorityKind, AuthorityState
+from livery_ca.model import Authority, AuthorityKind, AuthorityState
 from livery_ca.store.errors import StoreForeign
 from livery_ca.upstreams import CaRequest, UpstreamError, UpstreamUnavailable
 from livery_ca.upstreams.self_signed import SelfSigned
@@ -26,6 +26,12 @@ from tests.unit.ca.house import SETTINGS, TD, House, house
 
 X509, JWT = AuthorityKind.X509, AuthorityKind.JWT
 HOUR = timedelta(hours=1)
+
+
+def slots_of(ca: House, kind: AuthorityKind) -> list[Authority]:
+    """The living authorities of a kind."""
+    held = ca.authorities.slots(kind)
+    return [each for each in (held.active, held.prepared, *held.others) if each is not None]
 
 
 async def test_a_first_start_makes_one_authority_of_each_kind_and_publishes_it(ca: House) -> None:
@@ -146,11 +152,31 @@ async def test_an_upstream_that_fails_is_told_and_tried_again(tmp_path: Path, cl
         await ca.authorities.tick()
         assert "the upstream is down" in ca.authorities.fault
         assert b"livery_ca_authority_failures_total 1.0" in ca.metrics.render()
-        assert len(list((tmp_path / "s" / "keys").iterdir())) == 2
+        living = [*slots_of(ca, X509), *slots_of(ca, JWT)]
+        assert len(list((tmp_path / "s" / "keys").iterdir())) == len(living)
         made[0].error = None
         await ca.authorities.tick()
         assert ca.authorities.fault == ""
         assert len(ca.authorities.current_bundle().x509_authorities) == 2
+
+
+async def test_an_upstream_that_fails_holds_up_no_jwt_key(tmp_path: Path, clock: FakeClock) -> None:
+    """Tokens need no upstream: their key is prepared and signs in time, however long the other kind fails."""
+    made: list[FakeUpstream] = []
+
+    def upstream(keys: KeyStore) -> FakeUpstream:
+        made.append(FakeUpstream(keys))
+        return made[0]
+
+    async with house(tmp_path / "s", clock, upstream=upstream) as ca:
+        first = ca.authorities.jwt_signer()
+        made[0].error = UpstreamUnavailable("the upstream is down", why="test")
+        for hours in (13, 8):
+            clock.advance(hours * HOUR)
+            await ca.authorities.tick()
+            assert "the upstream is down" in ca.authorities.fault
+        assert ca.authorities.jwt_signer() != first
+        assert ca.authorities.slots(X509).prepared is None
 
 
 async def test_what_an_upstream_returns_is_checked_before_anything_is_published(
