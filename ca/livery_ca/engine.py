@@ -79,18 +79,38 @@ def _refuse_keys_without_a_store(state: Path) -> None:
 
     A first start makes its database before its first key, so even one that was killed in between is not taken for this.
     """
-    database, keys = state / _DATABASE, state / _KEYS
-    is_empty = not database.exists() or database.stat().st_size == 0
-    if is_empty and keys.is_dir() and any(keys.iterdir()):
-        raise StoreMissing(
-            f"the database of this CA is gone: {database} is missing or empty",
-            why=f"{keys} holds keys of authorities that only the database can name",
-            fix=f"restore {database} from a backup, or move {state} away to begin a new trust domain",
-        )
+    database = state / _DATABASE
+    if _has_keys(state) and (not database.exists() or database.stat().st_size == 0):
+        raise _store_missing(state)
+
+
+async def _refuse_keys_beside_an_unclaimed_store(state: Path, store: Store) -> None:
+    """The same for a database that is there and holds nothing, as a copy that was made without its `-wal`.
+
+    A first start claims its database before its first key.
+    """
+    if _has_keys(state) and await store.authorities.owner() is None:
+        raise _store_missing(state)
+
+
+def _has_keys(state: Path) -> bool:
+    keys = state / _KEYS
+    return keys.is_dir() and any(keys.iterdir())
+
+
+def _store_missing(state: Path) -> StoreMissing:
+    database = state / _DATABASE
+    return StoreMissing(
+        f"the database of this CA is gone: {database} is missing or empty",
+        why=f"{state / _KEYS} holds keys of authorities that only the database can name",
+        fix=f"restore {database} from a backup, with its -wal if there is one, "
+        f"or move {state} away to begin a new trust domain",
+    )
 
 
 async def _assembled(config: CaConfig, around: Surroundings, store: Store, workers: Workers) -> Engine:
     clock, metrics, domain = around.clock, around.metrics, TrustDomain(config.trust_domain)
+    await _refuse_keys_beside_an_unclaimed_store(config.state_dir, store)
     kek = config.key_encryption_key or config.state_dir / "key-encryption.key"
     keys = await asyncio.to_thread(DiskKeyStore.open, config.state_dir / _KEYS, kek)
     guard = TimeGuard(clock, await store.journal.last_time())

@@ -38,6 +38,10 @@ class AuthorityRows:
         at = self._clock.now()
         await self._database.write(lambda connection: facts.claim(connection, trust_domain, at))
 
+    async def owner(self) -> str | None:
+        """The name of the trust domain that the store belongs to; None before it was claimed."""
+        return await self._database.read(facts.trust_domain)
+
     async def list(self) -> tuple[Authority, ...]:
         """All authorities that are not retired, oldest first."""
         query = select(_TABLE).where(_TABLE.c.state != AuthorityState.RETIRED.value)
