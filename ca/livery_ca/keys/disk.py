@@ -58,7 +58,7 @@ class DiskKeyStore:
         form; `FileNotWritten` where the directory cannot be used. Whether it is the right one shows at the first use.
         """
         private_directory(directory)
-        private_directory(key_encryption_key.parent)
+        _make_place(key_encryption_key.parent)
         sweep_leftovers(directory)
         return cls(directory, _sealing_key(directory, key_encryption_key))
 
@@ -102,9 +102,10 @@ class DiskKeyStore:
         return "" if usable else f"{self._directory} cannot be read and written"
 
     def _key(self, key_id: str) -> PrivateKey:
-        if key_id not in self._opened:
-            self._opened[key_id] = self._read(key_id)
-        return self._opened[key_id]
+        key = self._opened.get(key_id)  # looked up once: meanwhile another thread may retire it
+        if key is None:
+            key = self._opened[key_id] = self._read(key_id)
+        return key
 
     def _read(self, key_id: str) -> PrivateKey:
         path = self._path(key_id)
@@ -130,6 +131,12 @@ class DiskKeyStore:
         if not KEY_ID.fullmatch(key_id):
             raise missing(key_id)
         return self._directory / f"{key_id}{_SUFFIX}"
+
+
+def _make_place(directory: Path) -> None:
+    """Make the directory, private, if it is not there; one that is may be anybody's, and /etc is not to be closed."""
+    if not os.path.isdir(directory):  # noqa: PTH112 - the Path's raises where we may not look
+        private_directory(directory)
 
 
 def _sealing_key(directory: Path, path: Path) -> bytes:

@@ -2,8 +2,9 @@
 
 Owns: the Protocol, its errors, and the form of a key's name. Does not own: any key.
 
-Every method may block (a disk, a network, an HSM): callers run them in a worker thread, one at a time per store. A key
-signs by the algorithm that goes with its type (`certificates.algorithm`), so no call can ask for a weaker one.
+Every method may block (a disk, a network, an HSM): callers run them in worker threads, and several at a time, since an
+authority is made or retired while another one signs. A key signs by the algorithm that goes with its type
+(`certificates.algorithm`), so no call can ask for a weaker one.
 """
 
 from __future__ import annotations

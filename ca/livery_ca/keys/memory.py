@@ -44,6 +44,7 @@ class MemoryKeyStore:
         return ""
 
     def _key(self, key_id: str) -> PrivateKey:
-        if key_id not in self._keys:
+        key = self._keys.get(key_id)
+        if key is None:
             raise missing(key_id, fix="keys in memory end with the process: start with a fresh state")
-        return self._keys[key_id]
+        return key

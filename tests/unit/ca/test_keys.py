@@ -74,6 +74,24 @@ def test_no_private_key_is_on_the_disk_in_the_clear(tmp_path: Path) -> None:
             load_der_private_key(content, None)
 
 
+def test_no_two_keys_are_sealed_with_the_same_nonce(tmp_path: Path) -> None:
+    """AES-GCM under one key-encryption key: a nonce that comes again gives away what it sealed."""
+    keys = on_disk(tmp_path)
+    for name in ("a", "b", "c"):
+        keys.generate(name, KeyType.EC_P256)
+    magic = len(b"livery-key-1\n")
+    nonces = {(tmp_path / "keys" / f"{name}.key").read_bytes()[magic : magic + 12] for name in ("a", "b", "c")}
+    assert len(nonces) == 3
+
+
+def test_what_a_killed_process_left_half_written_is_swept_at_the_next_start(tmp_path: Path) -> None:
+    on_disk(tmp_path).generate("k", KeyType.EC_P256)
+    left = tmp_path / "keys" / ".x.key.0123456789abcdef.livery-tmp"
+    left.write_bytes(b"half a key")
+    on_disk(tmp_path)
+    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["k.key"]
+
+
 def test_all_files_are_private_and_the_key_encryption_key_is_apart(tmp_path: Path) -> None:
     on_disk(tmp_path).generate("k", KeyType.EC_P256)
     for file in tmp_path.rglob("*"):
@@ -112,6 +130,26 @@ def test_a_key_encryption_key_that_others_can_read_is_refused(tmp_path: Path) ->
     with pytest.raises(KeyUnreadable, match="could not read") as refusal:
         on_disk(tmp_path)
     assert "chmod" in refusal.value.fix
+
+
+def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    on_disk(tmp_path).generate("k", KeyType.EC_P256)
+    (tmp_path / "keys" / "k.key").chmod(0o640)
+    with pytest.raises(KeyUnreadable, match="could not read key k") as refusal:
+        on_disk(tmp_path).sign("k", [b"x"])
+    assert "chmod 600" in refusal.value.fix
+
+
+def test_the_place_of_a_key_encryption_key_is_left_as_it_is_or_made_private(tmp_path: Path) -> None:
+    """It may be /etc, or a mount of somebody else's: were it closed to all others, the machine would be broken."""
+    shared = tmp_path / "etc"
+    shared.mkdir(mode=0o755)
+    shared.chmod(0o755)
+    DiskKeyStore.open(tmp_path / "keys", shared / "livery.key")
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o755
+    assert stat.S_IMODE((shared / "livery.key").stat().st_mode) == 0o600
+    DiskKeyStore.open(tmp_path / "other", tmp_path / "new" / "livery.key")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
 def test_every_damaged_byte_of_a_key_file_is_noticed(tmp_path: Path) -> None:
