@@ -95,11 +95,19 @@ async def serve(config: CaConfig, around: Surroundings, on_ready: OnReady) -> No
             stack.push_async_callback(door.stop, STOP_GRACE)
         if config.metrics_socket is not None:
             await stack.enter_async_context(ca.probes(UnixListen(config.metrics_socket, 0o600, _is_administrator)))
+        await ca.catalog.catch_up()
+        on_ready({"address": tcp.address, "socket": unix.address, "trust_domain": config.trust_domain})
+        await _all_at_once(ca.work())
+
+
+async def _all_at_once(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Do all of this until cancelled. What ends one of them ends the others, and is raised as it is."""
+    try:
         async with asyncio.TaskGroup() as tasks:
-            for work in ca.work():
-                tasks.create_task(work)
-            await ca.catalog.catch_up()
-            on_ready({"address": tcp.address, "socket": unix.address, "trust_domain": config.trust_domain})
+            for each in work:
+                tasks.create_task(each)
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group
 
 
 @dataclass(frozen=True, slots=True)

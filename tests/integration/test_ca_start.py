@@ -17,8 +17,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from livery.errors import Kind, LiveryError
+from livery.runtime.clock import SystemClock
+from livery.runtime.metrics import Metrics
 from livery.wire import debug_api, entry_api, logger_api, types_api
 from livery_ca.config import CaConfig
+from livery_ca.engine import Surroundings
+from livery_ca.main import serve
+from livery_ca.upkeep import Upkeep
+from tests.fakes.audit import RecordingAudit
 from tests.integration.doors import now
 from tests.integration.running_ca import OURS, HastyClock, MovableClock, an_entry, refusal, running_ca
 from tests.pki import TestCa
@@ -119,6 +125,22 @@ async def test_a_database_that_is_none_is_left_as_it_was(tmp_path: Path) -> None
     error = await failure(tmp_path)
     assert error.code == "store_corrupt"
     assert (tmp_path / "ca" / "ca.sqlite").read_bytes() == b"garbage" * 1000
+
+
+async def test_a_task_that_ends_by_an_error_ends_the_ca_with_that_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with a group of one, whose text says nothing of it."""
+
+    async def broken(_: Upkeep) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(Upkeep, "run", broken)
+    config = CaConfig(
+        trust_domain="example.org", state_dir=tmp_path / "ca", listen_port=0, admin_socket=tmp_path / "admin.sock"
+    )
+    with pytest.raises(ZeroDivisionError, match="a fault of ours"):
+        await serve(config, Surroundings(SystemClock(), RecordingAudit(), Metrics()), lambda _: None)
 
 
 @pytest.mark.parametrize("case", ["missing", "no certificate", "no authority"])
