@@ -89,11 +89,6 @@ def activate_at(authority: Authority) -> datetime:
     return authority.not_after - min(authority.lifetime / 6, _LONGEST_ACTIVATION)
 
 
-def longest_svid_ttl(ca_ttl: timedelta) -> timedelta:
-    """The longest SVID that is never cut short by its authority's end: min(ca_ttl / 6, 7 d)."""
-    return min(ca_ttl / 6, _LONGEST_ACTIVATION)
-
-
 def due(slots: Slots, now: datetime, reached: datetime) -> tuple[Step, Authority | None]:
     """The next step, and the authority it is for. Asked again after each step, until nothing is due.
 

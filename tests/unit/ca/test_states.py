@@ -10,6 +10,7 @@ import pytest
 from livery.identity import TrustDomain
 from livery_ca.authorities import states
 from livery_ca.authorities.states import IllegalMove, Slots, Step, UnknownAuthority
+from livery_ca.config import CaConfig
 from livery_ca.model import Authority, AuthorityKind, AuthorityState
 from tests.fakes.clock import START
 from tests.pki import TestCa
@@ -57,9 +58,12 @@ def test_the_moments_are_spires(life: timedelta, prepare: timedelta, activate: t
     assert states.activate_at(active) == START + activate
 
 
-def test_the_longest_svid_that_is_never_cut_is_a_sixth_of_the_ca() -> None:
-    assert states.longest_svid_ttl(DAY) == 4 * HOUR
-    assert states.longest_svid_ttl(365 * DAY) == 7 * DAY
+@pytest.mark.parametrize(("life", "longest"), [(DAY, 4 * HOUR), (365 * DAY, 7 * DAY)])
+def test_the_longest_svid_that_is_never_cut_is_a_sixth_of_the_ca(life: timedelta, longest: timedelta) -> None:
+    """What the configuration warns by is what a CA has left when its successor begins to sign."""
+    assert CaConfig(trust_domain="example.org", ca_ttl=life).uncut_ttl == longest
+    active = authority("a", AuthorityState.ACTIVE, life=life)
+    assert active.not_after - states.activate_at(active) == longest
 
 
 def test_what_is_due_follows_the_clock() -> None:
