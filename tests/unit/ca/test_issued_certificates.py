@@ -9,6 +9,8 @@ import json
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import and_, or_
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from livery_ca.authorities import AuthoritySettings
 from livery_ca.certificates import algorithm
 from livery_ca.certificates.algorithm import KeyType
 from livery_ca.certificates.lint import LintRefused
-from livery_ca.certificates.profile import Profile
+from livery_ca.certificates.profile import Profile, new_serial
 from livery_ca.issuance.errors import AuthorityEnding, RequestRefused
 from livery_ca.issuance.request import Issued, IssueRequest, Refused
 from livery_ca.keys.memory import MemoryKeyStore
@@ -144,6 +146,14 @@ async def test_a_leaf_is_in_spires_form(ca: House) -> None:
     of_root = root(ca).extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     assert authority.key_identifier == of_root.digest
     assert (authority.authority_cert_issuer, authority.authority_cert_serial_number) == (None, None)
+
+
+def test_a_serial_number_is_of_159_random_bits() -> None:
+    """Hazard 20: every bit is drawn. (That a sound source fails this has a chance of 2^-191.)"""
+    drawn = [new_serial() for _ in range(200)]
+    assert len(set(drawn)) == 200
+    assert reduce(or_, drawn) == 2**159 - 1
+    assert reduce(and_, drawn) == 0
 
 
 async def test_a_ca_is_in_spires_form(ca: House) -> None:
