@@ -14,6 +14,7 @@ from typing import ClassVar
 from cryptography import x509
 
 from livery.errors import Kind, LiveryError
+from livery_ca.attest.pop_chain import FAULTS
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 
@@ -39,7 +40,7 @@ def _read(path: Path) -> list[x509.Certificate]:
         found = x509.load_pem_x509_certificates(data)
         for cert in found:
             _check_authority(cert)
-    except (OSError, ValueError) as cause:
+    except (OSError, *FAULTS) as cause:
         raise AuthoritiesUnreadable(
             f"cannot use {path} as authorities of node certificates",
             why=str(cause).splitlines()[0],

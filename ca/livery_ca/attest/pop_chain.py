@@ -26,13 +26,14 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyB
 from livery.identity import IdentityError, Selector, TrustDomain
 from livery_ca.attest.attestor import AttestationRefused, MalformedEvidence
 
-_FAULTS = (
+FAULTS = (  # what the parser of certificates raises, at once or when something is looked at
     ValueError,
     TypeError,
     OverflowError,
     UnsupportedAlgorithm,
     x509.InvalidVersion,
     x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
     CryptographyDeprecationWarning,  # a serial that is not positive, where warnings are errors
 )
 
@@ -72,7 +73,7 @@ def read_chain(ders: Sequence[bytes], limits: ChainLimits) -> tuple[x509.Certifi
             cert.extensions  # noqa: B018 - read lazily: provoke its failure here and not in the middle of verifying
             if cert.serial_number <= 0:  # RFC 5280 4.1.2.2
                 raise ValueError("its serial number is not positive")
-        except _FAULTS as cause:
+        except FAULTS as cause:
             raise MalformedEvidence(f"unable to parse {which}", why=str(cause)[:200]) from cause
         if isinstance(key, rsa.RSAPublicKey) and key.key_size > limits.max_rsa_key_size:
             raise MalformedEvidence(f"{which} key size too large")
@@ -99,7 +100,7 @@ def verify_chain(
     )
     try:
         path = verifier.verify(chain[0], list(chain[1:])).chain
-    except (VerificationError, *_FAULTS) as cause:
+    except (VerificationError, *FAULTS) as cause:
         raise AttestationRefused("certificate verification failed", why=str(cause)[:200]) from cause
     return NodeCertificate(chain[0], key, tuple(path[1:]))
 

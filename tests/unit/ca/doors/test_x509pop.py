@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from livery_ca.attest.attestor import AttestationRefused, Attested, Evidence, MalformedEvidence
 from livery_ca.attest.pop_chain import ChainLimits
@@ -121,6 +121,18 @@ async def test_the_certificate_says_in_selectors_who_the_node_is() -> None:
 async def test_other_uris_are_no_selectors(uri: str) -> None:
     key, chain = chain_of(ROOT, uri=uri)
     assert not [each for each in (await attest(chain, Agent(key))).selectors if ":san:" in str(each)]
+
+
+@pytest.mark.parametrize("name", ["a302 0500", "a502 0500"])
+@pytest.mark.parametrize("place", ["leaf", "intermediate"])
+async def test_a_name_of_a_kind_that_nobody_uses_is_malformed_and_no_fault_of_ours(name: str, place: str) -> None:
+    """x400Address and ediPartyName of RFC 5280 4.2.1.6, which the parser of certificates does not know."""
+    san = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, bytes.fromhex(f"3004 {name}"))
+    _, (strange,) = chain_of(ROOT, extra=[(san, False)])
+    _, (sound,) = chain_of(ROOT)
+    chain = (strange,) if place == "leaf" else (sound, strange)
+    with pytest.raises(MalformedEvidence, match=f"unable to parse {place} certificate"):
+        await attest(chain, never)
 
 
 async def never(_challenge: bytes) -> bytes:
