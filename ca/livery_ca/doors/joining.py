@@ -37,6 +37,7 @@ Params = agent_api.AttestAgentRequest.Params
 
 _BANNED = "failed to attest: agent is banned"
 _SIGNING = "failed to sign X509 SVID"
+_LONGEST_KIND = 64  # characters of a method's name that are repeated; a stranger chooses it
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Joining:
         4. Issue; node, token and record are written together.
         """
         kind = params.data.type
-        told: dict[str, object] = {"attestor": kind, "address": caller.address}
+        told: dict[str, object] = {"attestor": kind[:_LONGEST_KIND], "address": caller.address}
         try:
             key = await csrs.read_key(params.params.csr, csrs.AGENT)  # 1
             evidence = Evidence(params.data.payload, csrs.key_hash(key), self._clock.now())
@@ -100,7 +101,7 @@ class Joining:
     async def _judge(self, kind: str, evidence: Evidence, challenge: Challenge) -> Attested:
         attestor = self._attestors.get(kind)
         if attestor is None:
-            why = f"could not find node attestor type {json.dumps(kind[:64])}"
+            why = f"could not find node attestor type {json.dumps(kind[:_LONGEST_KIND])}"
             raise FailedPrecondition("error getting node attestor", why=why)
         # SPIRE's server handles join tokens itself; its other attestors are plug-ins, and their errors say so.
         prefix = "" if kind == join_token.TYPE else f"nodeattestor({kind}): "

@@ -140,6 +140,13 @@ async def test_a_method_that_is_not_here_is_named_within_bounds() -> None:
     assert len(str(refused.value)) < 250
 
 
+async def test_of_a_methods_name_that_a_stranger_chose_little_is_written_down() -> None:
+    scene = Scene()
+    with pytest.raises(FailedPrecondition):
+        await scene.attest(kind="x" * 1_000_000)
+    assert scene.audit.of("node.attest")[0]["attestor"] == "x" * 64
+
+
 async def test_a_banned_node_is_not_certified() -> None:
     scene = Scene(a_node(AGENT.path, serial=""))
     assert str(await scene.refusal()) == "failed to attest: agent is banned"
