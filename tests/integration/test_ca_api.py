@@ -16,6 +16,7 @@ from google.protobuf.wrappers_pb2 import BoolValue
 
 from livery.identity import BundleMap, SpiffeId, leaf_id, parse_chain, verify_jwt, verify_x509
 from livery.wire import agent_api, bundle_api, entry_api, svid_api, types_api
+from livery_ca.attest.pop_twin import twin_of
 from livery_ca.doors.rights import RIGHTS, Class
 from tests.fakes import hostile_csrs
 from tests.fakes.node_agent import NodeAgent, new_csr, new_key, svid_of
@@ -318,6 +319,24 @@ async def test_a_banned_node_is_out_at_once_and_for_good_until_it_is_evicted(
         assert reasons_of(await refusal(status(agent))) == ["AGENT_NOT_ATTESTED"]
         await agent.join_with(key, chain)
         await status(agent)
+
+
+async def test_a_banned_node_does_not_come_back_by_the_other_form_of_its_certificate(
+    pop_ca: RunningCa, node_ca: TestCa
+) -> None:
+    """The last bytes of a certificate can be written anew without its issuer, and an agent is named after all bytes."""
+    key, (leaf,) = node_certificate(node_ca)
+    twin = x509.load_der_x509_certificate(twin_of(leaf, node_ca.certificate) or b"")
+    async with pop_ca.agent() as agent, pop_ca.agent() as other:
+        await agent.join_with(key, [leaf])
+        error = await refusal(other.join_with(key, [twin]))
+        assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert f"{agent.id} joined with the same evidence in another form" in (error.details() or "")
+        await pop_ca.agents.BanAgent(agent_api.BanAgentRequest(id=named(agent.id)))
+        assert (await refusal(other.join_with(key, [twin]))).details() == "failed to attest: agent is banned"
+        await pop_ca.agents.DeleteAgent(agent_api.DeleteAgentRequest(id=named(agent.id)))
+        await other.join_with(key, [twin])
+        await status(other)
 
 
 async def test_an_evicted_join_token_node_does_not_come_back_not_even_with_its_token_and_key(ca: RunningCa) -> None:

@@ -40,12 +40,17 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """The verdict. It is void unless `writes` are in the transaction that records the agent's certificate."""
+    """The verdict. It is void unless `writes` are in the transaction that records the agent's certificate.
+
+    `twins` are names that the same node would have, had it written the same evidence in another way. It is void, too,
+    while a node of such a name is known: one that was banned would come back by it.
+    """
 
     agent_id: SpiffeId
     selectors: tuple[Selector, ...] = ()
     can_reattest: bool = False
     writes: tuple[Write, ...] = ()
+    twins: tuple[SpiffeId, ...] = ()
 
 
 Challenge = Callable[[bytes], Awaitable[bytes]]

@@ -3,8 +3,9 @@
 Owns: the order in which a chain is refused (cheapest first) and what its leaf says about the node. Does not own: the
 JSON around it (`pop_forms`) or the proof of possession (`x509pop`).
 
-Invariants: no signature is verified before every certificate is known to be within bounds. Extended key usages are not
-looked at (SPIRE: any): a node certificate is any certificate that the operator's authority gave to the node.
+Invariants: no signature is verified before every certificate is known to be within bounds. A node is named after its
+certificate's bytes, so a certificate has one form, or two that know of each other (`pop_twin`). Extended key usages are
+not looked at (SPIRE: any): a node certificate is any certificate that the operator's authority gave to the node.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyB
 
 from livery.identity import IdentityError, Selector, TrustDomain
 from livery_ca.attest.attestor import AttestationRefused, MalformedEvidence
+from livery_ca.attest.pop_twin import twin_of
 
 FAULTS = (  # what the parser of certificates raises, at once or when something is looked at
     ValueError,
@@ -59,7 +61,13 @@ class NodeCertificate:
     @property
     def fingerprint(self) -> str:
         """SHA-1 of the leaf's DER in lower hex. A name, not a protection: the chain was verified by its signatures."""
-        return _sha1(self.leaf)
+        return _sha1(self.leaf.public_bytes(Encoding.DER))
+
+    @property
+    def twin(self) -> str | None:
+        """The leaf's fingerprint in its other form, if it has one. (An authority is recognised by all its bytes.)"""
+        other = twin_of(self.leaf, self.above[0]) if self.above else None
+        return None if other is None else _sha1(other)
 
 
 def read_chain(ders: Sequence[bytes], limits: ChainLimits) -> tuple[x509.Certificate, ...]:
@@ -73,6 +81,8 @@ def read_chain(ders: Sequence[bytes], limits: ChainLimits) -> tuple[x509.Certifi
             cert.extensions  # noqa: B018 - read lazily: provoke its failure here and not in the middle of verifying
             if cert.serial_number <= 0:  # RFC 5280 4.1.2.2
                 raise ValueError("its serial number is not positive")
+            if not der.endswith(b"\x00" + cert.signature):  # X.690 8.6.2.2: before the bits, how many are left out
+                raise ValueError("its signature is not of whole bytes")
         except FAULTS as cause:
             raise MalformedEvidence(f"unable to parse {which}", why=str(cause)[:200]) from cause
         if isinstance(key, rsa.RSAPublicKey) and key.key_size > limits.max_rsa_key_size:
@@ -119,7 +129,7 @@ def _values(node: NodeCertificate, trust_domain: TrustDomain) -> Iterator[str]:
     if names and names[-1].value:
         yield f"subject:cn:{_text(names[-1].value)}"
     for cert in node.above:
-        yield f"ca:fingerprint:{_sha1(cert)}"
+        yield f"ca:fingerprint:{_sha1(cert.public_bytes(Encoding.DER))}"
     serial = f"{node.leaf.serial_number:x}"
     yield f"serialnumber:{serial.zfill(len(serial) + len(serial) % 2)}"
     for name, value in _san_values(node.leaf, f"x509pop://{trust_domain}/").items():
@@ -152,8 +162,8 @@ def _signs(leaf: x509.Certificate) -> bool:
         return False
 
 
-def _sha1(cert: x509.Certificate) -> str:
-    return hashlib.sha1(cert.public_bytes(Encoding.DER), usedforsecurity=False).hexdigest()
+def _sha1(der: bytes) -> str:
+    return hashlib.sha1(der, usedforsecurity=False).hexdigest()
 
 
 def _text(value: str | bytes) -> str:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_ds
 from livery.identity import SpiffeId, TrustDomain
 from livery_ca.attest import pop_chain, pop_forms
 from livery_ca.attest.attestor import AttestationRefused, Attested, Challenge, Evidence
-from livery_ca.attest.pop_chain import ChainLimits, LeafKey, NodeCertificate
+from livery_ca.attest.pop_chain import ChainLimits, LeafKey
 from livery_ca.attest.pop_forms import NONCE_BYTES, Nonce, Response
 
 _DIGEST = Prehashed(hashes.SHA256())
@@ -57,10 +57,11 @@ class X509PopAttestor:
         nonce = secrets.token_bytes(NONCE_BYTES)  # 3
         answer = await challenge(pop_forms.write_challenge(_challenge(node.key, nonce)))
         check_proof(node.key, nonce, pop_forms.read_response(answer))
-        return Attested(self._agent(node), selectors, can_reattest=True)
+        twins = tuple(self._agent(twin) for twin in (node.twin,) if twin is not None)
+        return Attested(self._agent(node.fingerprint), selectors, can_reattest=True, twins=twins)
 
-    def _agent(self, node: NodeCertificate) -> SpiffeId:
-        return SpiffeId.of(self._trust_domain, f"/spire/agent/x509pop/{node.fingerprint}")
+    def _agent(self, fingerprint: str) -> SpiffeId:
+        return SpiffeId.of(self._trust_domain, f"/spire/agent/x509pop/{fingerprint}")
 
 
 def check_proof(key: LeafKey, nonce: bytes, response: Response) -> None:

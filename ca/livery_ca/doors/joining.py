@@ -72,7 +72,7 @@ class Joining:
 
         1. The request is complete and its key is one we sign.
         2. The attestor vouches for it.
-        3. The node is not banned.
+        3. The node is not banned, and not known by another name.
         4. Issue; node, token and record are written together.
         """
         kind = params.data.type
@@ -82,7 +82,7 @@ class Joining:
             evidence = Evidence(params.data.payload, csrs.key_hash(key), self._clock.now())
             attested = await self._judge(kind, evidence, challenge)  # 2
             told["agent"] = str(attested.agent_id)
-            await self._refuse_banned(attested.agent_id)  # 3
+            await self._refuse_known(attested)  # 3
         except Refusal as refusal:
             self._audit.record("node.attest", "refused", why=str(refusal), **told)
             raise
@@ -113,11 +113,16 @@ class Joining:
         except AttestationRefused as error:
             raise Denied(prefix + error.what, why=error.why) from error
 
-    async def _refuse_banned(self, agent: SpiffeId) -> None:
+    async def _refuse_known(self, attested: Attested) -> None:
         with failing("failed to fetch agent"):
-            node = await self._nodes.get(agent)
-        if node is not None and node.banned:
+            node = await self._nodes.get(attested.agent_id)
+            twins = [await self._nodes.get(each) for each in attested.twins]
+        if any(known.banned for known in (node, *twins) if known is not None):
             raise Denied(_BANNED)
+        for twin in twins:
+            if twin is not None:
+                why = f"{twin.id} joined with the same evidence in another form; evict it to let this one in"
+                raise Denied("failed to attest", why=why)
 
     async def _issue(self, request: IssueRequest) -> Issued:
         with failing(_SIGNING):

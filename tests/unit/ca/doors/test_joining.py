@@ -28,6 +28,7 @@ from tests.fakes.node_agent import new_csr, new_key
 from tests.unit.ca.doors.values import a_node, an_id, over_tcp
 
 AGENT = an_id("/spire/agent/test/one")
+TWIN = an_id("/spire/agent/test/one-in-another-form")
 SPENDING = SpendToken("token", b"k" * 32, START)
 
 
@@ -62,7 +63,7 @@ class Vouching:
 
     async def attest(self, evidence: Evidence, challenge: Challenge) -> Attested:
         self.evidence.append(evidence)
-        return Attested(AGENT, can_reattest=True, writes=(SPENDING,))
+        return Attested(AGENT, can_reattest=True, writes=(SPENDING,), twins=(TWIN,))
 
 
 class NodeRows:
@@ -145,6 +146,23 @@ async def test_of_a_methods_name_that_a_stranger_chose_little_is_written_down() 
     with pytest.raises(FailedPrecondition):
         await scene.attest(kind="x" * 1_000_000)
     assert scene.audit.of("node.attest")[0]["attestor"] == "x" * 64
+
+
+@pytest.mark.parametrize(
+    ("serial", "text"),
+    [
+        ("", "failed to attest: agent is banned"),
+        (
+            "7",
+            f"failed to attest: {TWIN} joined with the same evidence in another form; evict it to let this one in",
+        ),
+    ],
+)
+async def test_a_node_that_is_known_by_another_form_of_its_evidence_is_not_certified(serial: str, text: str) -> None:
+    scene = Scene(a_node(TWIN.path, serial=serial))
+    refused = await scene.refusal()
+    assert (type(refused), str(refused)) == (Denied, text)
+    assert scene.issuer.asked == []
 
 
 async def test_a_banned_node_is_not_certified() -> None:

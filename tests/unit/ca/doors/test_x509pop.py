@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 from datetime import timedelta
@@ -16,8 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_ds
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID, NameOID
 
+from livery_ca.attest import pop_chain
 from livery_ca.attest.attestor import AttestationRefused, Attested, Evidence, MalformedEvidence
 from livery_ca.attest.pop_chain import ChainLimits
+from livery_ca.attest.pop_twin import twin_of
 from livery_ca.attest.x509pop import X509PopAttestor
 from tests.fakes.clock import START
 from tests.pki import TestCa, Twist, new_key, usage
@@ -121,6 +124,49 @@ async def test_the_certificate_says_in_selectors_who_the_node_is() -> None:
 async def test_other_uris_are_no_selectors(uri: str) -> None:
     key, chain = chain_of(ROOT, uri=uri)
     assert not [each for each in (await attest(chain, Agent(key))).selectors if ":san:" in str(each)]
+
+
+@pytest.mark.parametrize("kind", ["P-256", "P-384", "P-521"])
+async def test_a_certificate_signed_with_ecdsa_has_two_forms_that_know_of_each_other(kind: str) -> None:
+    """Nobody needs a key to write the second one: were it another node's, a ban of the first would keep nobody out."""
+    issuer = TestCa("nodes.test", kind, now=START, spiffe_id=None)
+    key, (leaf,) = chain_of(issuer)
+    other = twin_of(leaf, issuer.certificate)
+    assert other is not None
+    twin = x509.load_der_x509_certificate(other)
+    assert (twin.tbs_certificate_bytes, twin == leaf) == (leaf.tbs_certificate_bytes, False)
+    attestor = X509PopAttestor(OURS, [issuer.certificate])
+    one, two = [
+        await attestor.attest(Evidence(payload_of((each,)), b"k" * 32, START), Agent(key)) for each in (leaf, twin)
+    ]
+    assert one.agent_id != two.agent_id
+    assert (one.twins, two.twins) == ((two.agent_id,), (one.agent_id,))
+    assert one.selectors == two.selectors
+
+
+async def test_a_certificate_signed_with_rsa_has_one_form() -> None:
+    issuer = TestCa("nodes.test", "rsa-2048", now=START, spiffe_id=None)
+    key, chain = chain_of(issuer)
+    attestor = X509PopAttestor(OURS, [issuer.certificate])
+    assert (await attestor.attest(Evidence(payload_of(chain), b"k" * 32, START), Agent(key))).twins == ()
+
+
+@pytest.mark.parametrize("kind", ["P-256", "rsa-2048"])
+def test_no_bit_of_a_certificate_can_be_changed(kind: str) -> None:
+    """What its issuer signed is protected; the rest is not, and an agent is named after all of it."""
+    issuer = TestCa("nodes.test", kind, now=START, spiffe_id=None)
+    leaf = next(leaf for _, (leaf,) in iter(lambda: chain_of(issuer), None) if leaf.signature[-1] % 128 == 0)
+    der, signed = leaf.public_bytes(Encoding.DER), leaf.tbs_certificate_bytes
+    signed_from = der.index(signed)
+    unsigned = [*range(signed_from), *range(signed_from + len(signed), len(der))]
+    accepted = []
+    for place in unsigned:
+        for bit in range(8):
+            changed = der[:place] + bytes([der[place] ^ 1 << bit]) + der[place + 1 :]
+            with contextlib.suppress(MalformedEvidence, AttestationRefused):
+                pop_chain.verify_chain(pop_chain.read_chain([changed], ChainLimits()), [issuer.certificate], START)
+                accepted.append((place - len(der), bit))
+    assert not accepted
 
 
 @pytest.mark.parametrize("name", ["a302 0500", "a502 0500"])
