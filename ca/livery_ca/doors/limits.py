@@ -3,7 +3,8 @@
 Owns: `LIMITED`, `LimitSettings`, the buckets. Does not own: bounds on connections and message sizes (the front door).
 
 Invariants: a caller waits instead of being refused, unless it asks for more than a bucket ever holds or could not be
-served before its own deadline; a caller on a unix socket never waits; the memory held is bounded.
+served before its own deadline; a caller on a unix socket never waits; the memory held is bounded. An address is what
+the front door counts as one (IPv6: a /64). However many of them strangers have, who may only attest, agents are served.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from grpc.aio import ServicerContext
 from livery.errors import Kind, LiveryError
 from livery.runtime.caller import Caller, caller_of
 from livery.runtime.clock import Clock
+from livery.runtime.transport.limits import address_key
 from livery_ca.doors.refusals import Exhausted
 
 _AGENT = "/spire.api.server.agent.v1.Agent/"
@@ -45,7 +47,7 @@ LIMITED: Mapping[str, str] = MappingProxyType(
 # The deadline of SPIRE's agents. A caller that sets none, or a longer one, does not get to queue for longer.
 LONGEST_WAIT = 30.0
 IDLE_SECONDS = 60.0
-MAX_ADDRESSES = 65_536
+MAX_ADDRESSES = 65_536  # under each limit
 
 
 class RateExceeded(LiveryError):
@@ -118,7 +120,8 @@ class Limits:
     def __init__(self, settings: LimitSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._buckets: OrderedDict[tuple[str, str], Bucket] = OrderedDict()  # least recently used first
+        # By limit and address; of a limit, the least recently used address first.
+        self._buckets: dict[str, OrderedDict[str, Bucket]] = {name: OrderedDict() for name in LIMITED.values()}
 
     async def wait(self, method: str, caller: Caller, count: int = 1, deadline: float | None = None) -> None:
         """Return when it is this caller's turn; `deadline` is the seconds its call has left, None if it set none.
@@ -131,7 +134,7 @@ class Limits:
             return
         if count > rate:
             raise RateExceeded(f"rate ({count}) exceeds burst size ({rate})")
-        bucket = self._bucket(name, ip, rate)
+        bucket = self._bucket(name, address_key(ip), rate)
         longest = LONGEST_WAIT if deadline is None else min(deadline, LONGEST_WAIT)
         seconds = bucket.take(count, self._clock.monotonic(), longest)
         if not seconds:
@@ -152,22 +155,20 @@ class Limits:
     def forget_idle(self) -> None:
         """Drop buckets that nobody has used for a minute; they are full again by then."""
         now = self._clock.monotonic()
-        while self._buckets:
-            key, bucket = next(iter(self._buckets.items()))
-            if bucket.idle_since(now) < IDLE_SECONDS:
-                return
-            del self._buckets[key]
+        for buckets in self._buckets.values():
+            while buckets and next(iter(buckets.values())).idle_since(now) >= IDLE_SECONDS:
+                buckets.popitem(last=False)
 
     def __len__(self) -> int:
-        return len(self._buckets)
+        return sum(len(buckets) for buckets in self._buckets.values())
 
-    def _bucket(self, name: str, ip: str, rate: int) -> Bucket:
-        key = (name, ip)
-        bucket = self._buckets.get(key)
+    def _bucket(self, name: str, address: str, rate: int) -> Bucket:
+        buckets = self._buckets[name]
+        bucket = buckets.get(address)
         if bucket is None:
             self.forget_idle()
-            if len(self._buckets) >= MAX_ADDRESSES:
+            if len(buckets) >= MAX_ADDRESSES:
                 raise RateExceeded("too many addresses call at once", fix="try again in a minute")
-            bucket = self._buckets[key] = Bucket(rate, self._clock.monotonic())
-        self._buckets.move_to_end(key)
+            bucket = buckets[address] = Bucket(rate, self._clock.monotonic())
+        buckets.move_to_end(address)
         return bucket

@@ -125,6 +125,29 @@ async def test_a_limit_that_is_lifted_holds_nobody_up(clock: FakeClock) -> None:
         assert not await waits(limits, ATTEST, over_tcp())
 
 
+async def test_an_ipv6_host_is_one_address_whichever_of_its_own_it_calls_from(limits: Limits) -> None:
+    assert not await waits(limits, ATTEST, over_tcp(ip="[2001:db8:1:2::1]"))
+    assert await waits(limits, ATTEST, over_tcp(ip="[2001:db8:1:2:ffff::9]"))
+    assert not await waits(limits, ATTEST, over_tcp(ip="[2001:db8:1:3::1]"))
+    assert not await waits(limits, ATTEST, over_tcp(ip="192.0.2.1"))
+    assert await waits(limits, ATTEST, over_tcp(ip="[::ffff:192.0.2.1]"))
+    assert not await waits(limits, ATTEST, over_tcp(ip="[::ffff:192.0.2.2]"))
+
+
+async def test_strangers_with_many_addresses_keep_strangers_out_and_no_agents(
+    limits: Limits, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("livery_ca.doors.limits.MAX_ADDRESSES", 20)
+    for number in range(20):
+        await limits.wait(ATTEST, over_tcp(ip=f"198.51.100.{number}"))
+    with pytest.raises(RateExceeded, match="too many addresses call at once"):
+        await limits.wait(ATTEST, over_tcp(ip="192.0.2.1"))
+    for method in (BATCH, JWT, STATUS):
+        assert not await waits(limits, method, over_tcp(ip="192.0.2.1"))
+    clock.advance(60)
+    assert not await waits(limits, ATTEST, over_tcp(ip="192.0.2.1"))
+
+
 async def test_addresses_that_are_idle_are_forgotten(limits: Limits, clock: FakeClock) -> None:
     for number in range(100):
         await limits.wait(ATTEST, over_tcp(ip=f"192.0.2.{number}"))
