@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from livery.errors import LiveryError
 from livery.identity import TrustDomain
-from livery.runtime.audit import Audit
+from livery.runtime.audit import Audit, AuditUnavailable
 from livery.runtime.clock import Clock
 from livery.wire import entry_api, types_api
 from livery_ca.doors import entry_form
@@ -111,8 +111,13 @@ class EntryChanges:
 
 
 def _in_words(verb: str, error: LiveryError) -> LiveryError:
-    """The store's refusal in SPIRE's words and code; what the doors themselves refused is in them already."""
+    """The store's refusal in SPIRE's words and code; what the doors themselves refused is in them already.
+
+    What was not carried out because the audit log did not take it says so, as it does for every other method.
+    """
     match error:
+        case AuditUnavailable():
+            return error
         case EntryNotFound():
             return Missing(f"failed to {verb} entry")
         case EntryIdTaken() | SimilarEntry():
