@@ -96,16 +96,20 @@ class Gate:
 
     async def __call__(self, call: Call) -> None:
         """Admit the call or raise `Denied`."""
-        try:
-            admission = await self.admit(call.method, call.caller)
-        except CallDenied as denial:
-            who = {"caller": call.caller.describe(), "address": call.caller.address, "request_id": call.request_id}
-            self._audit.record("call.authorize", "denied", method=call.method, why=denial.because, **who)
-            raise
+        admission = await self.admit(call.method, call.caller)
         call.notes["authorized_as"] = (admission.standing.name or "").lower()
         _ADMITTED.set(admission)
 
     async def admit(self, method: str, caller: Caller) -> Admission:
+        """As what the caller may call the method now. A method that serves one call for long asks again meanwhile."""
+        try:
+            return await self._admit(method, caller)
+        except CallDenied as denial:
+            who = {"caller": caller.describe(), "address": caller.address}
+            self._audit.record("call.authorize", "denied", method=method, why=denial.because, **who)
+            raise
+
+    async def _admit(self, method: str, caller: Caller) -> Admission:
         """Find the first class of the method's that the caller is in."""
         allowed = RIGHTS.get(method, Class(0))
         if Class.ANY in allowed:

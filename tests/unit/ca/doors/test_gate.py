@@ -197,6 +197,17 @@ async def test_a_denial_is_audited_with_the_reason_that_the_caller_does_not_lear
     assert (event["caller"], event["address"]) == (f"spiffe://example.org{AGENT}", "192.0.2.7:4711")
 
 
+async def test_who_is_asked_for_again_within_a_call_and_denied_is_audited_too() -> None:
+    scene = Scene(a_node(AGENT, serial="7"))
+    await scene.gate.admit(RENEW, over_tcp(a_svid(AGENT, 7)))
+    scene.nodes.by_id.clear()
+    with pytest.raises(CallDenied):
+        await scene.gate.admit(RENEW, over_tcp(a_svid(AGENT, 7)))
+    (event,) = scene.audit.of("call.authorize")
+    assert (event["outcome"], event["method"]) == ("denied", RENEW)
+    assert "is not attested" in str(event["why"])
+
+
 async def test_an_admitted_call_is_noted_and_is_not_audited() -> None:
     scene = Scene()
     call = Call(BAN, local(), "request-1")
