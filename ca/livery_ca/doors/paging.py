@@ -2,8 +2,9 @@
 
 Owns: the token (the row id of the last item, in decimal) and the reading of matches. Does not own: the lists.
 
-Invariant: as SPIRE has it, a page with items always has a token, so a list ends with one empty page and no token. A
-page size of zero or less is everything in one message.
+Invariants: as SPIRE has it, a page with items always has a token, so a list ends with one empty page and no token. A
+page size of zero or less is everything in one message. What is matched has a bound: no database compares with any
+number of values.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from livery_ca.doors.refusals import InvalidArgument
 from livery_ca.model import DomainMatch, Listing, Match, Page, SelectorMatch
 
 Item = TypeVar("Item")
+
+MOST_MATCHED = 1000  # selectors or trust domains of a filter
 
 _LARGEST_ROW = 2**63 - 1
 
@@ -39,6 +42,7 @@ def next_token(page: Page, listing: Listing[Item]) -> str:
 
 def read_selector_match(message: types_api.SelectorMatch) -> SelectorMatch:
     """A match by selectors; an empty set is refused, since it would match nothing or everything."""
+    _check_number(len(message.selectors), "selectors")
     selectors = frozenset(ids.selectors(message.selectors))
     if not selectors:
         raise ids.BadSelector("empty selector set")
@@ -47,10 +51,16 @@ def read_selector_match(message: types_api.SelectorMatch) -> SelectorMatch:
 
 def read_domain_match(message: types_api.FederatesWithMatch) -> DomainMatch:
     """A match by the trust domains an entry federates with."""
+    _check_number(len(message.trust_domains), "trust domains")
     domains = frozenset(TrustDomain.parse(name) for name in message.trust_domains)
     if not domains:
         raise ids.BadId("empty trust domain set")
     return DomainMatch(domains, _read_behavior(message.match))
+
+
+def _check_number(number: int, of_what: str) -> None:
+    if number > MOST_MATCHED:
+        raise ids.BadSelector(f"too many {of_what}", why=f"{number} are more than {MOST_MATCHED}")
 
 
 def _read_behavior(number: int) -> Match:

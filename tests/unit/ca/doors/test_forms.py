@@ -166,6 +166,17 @@ def test_an_unknown_way_to_match_is_refused() -> None:
         paging.read_selector_match(message)
 
 
+def test_a_filter_of_more_values_than_a_database_compares_with_is_refused() -> None:
+    selectors = [types_api.Selector(type="unix", value=f"uid:{number}") for number in range(paging.MOST_MATCHED + 1)]
+    domains = [f"d{number}.test" for number in range(paging.MOST_MATCHED + 1)]
+    assert len(paging.read_selector_match(types_api.SelectorMatch(selectors=selectors[1:])).selectors) == 1000
+    assert len(paging.read_domain_match(types_api.FederatesWithMatch(trust_domains=domains[1:])).trust_domains) == 1000
+    with pytest.raises(LiveryError, match=r"^too many selectors: 1001 are more than 1000$"):
+        paging.read_selector_match(types_api.SelectorMatch(selectors=selectors))
+    with pytest.raises(LiveryError, match=r"^too many trust domains: 1001 are more than 1000$"):
+        paging.read_domain_match(types_api.FederatesWithMatch(trust_domains=domains))
+
+
 def test_a_node_filter_without_selectors_is_refused() -> None:
     message = agent_api.ListAgentsRequest.Filter(by_selector_match=types_api.SelectorMatch())
     with pytest.raises(InvalidArgument, match="failed to parse selectors: empty selector set"):
