@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -67,6 +68,31 @@ async def test_entries_asked_for_come_in_pages_and_each_request_is_answered_by_i
 async def test_an_agent_never_gets_an_entry_that_is_not_its_own_by_asking() -> None:
     replies = await answers(entries(4), Request(output_mask=MASK), Request(ids=["stranger", "e001", "e001"]))
     assert [each.id for each in replies[-1].entries] == ["e001"]
+
+
+async def test_whatever_is_asked_for_what_is_there_is_found_and_nothing_else() -> None:
+    known = entries(5)
+    for asked in ("", "e", "e0000", "e0021", "f", "e002 "):
+        replies = await answers(known, Request(output_mask=MASK), Request(ids=[asked]))
+        assert not replies[-1].entries, asked
+    for entry in known:
+        replies = await answers(known, Request(output_mask=MASK), Request(ids=[entry.id]))
+        assert [each.id for each in replies[-1].entries] == [entry.id]
+
+
+@pytest.mark.parametrize("said", [[], [Request(output_mask=MASK)], [Request(output_mask=MASK), Request(ids=["e001"])]])
+async def test_a_stream_on_which_nothing_is_asked_is_ended(
+    said: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def falling_silent() -> AsyncIterator[Request]:
+        for request in said:
+            yield request
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("livery_ca.doors.entry_sync.PATIENCE", 0.01)
+    with pytest.raises(InvalidArgument, match="failed to receive request from stream"):
+        async for _ in serve(falling_silent(), entries(4), fine, lambda: None, 3):
+            pass
 
 
 async def test_asking_for_nothing_is_answered_with_nothing() -> None:
