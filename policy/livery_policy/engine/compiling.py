@@ -192,6 +192,8 @@ def _compiled(policy_id: str, where: str, text: str, template: pst.Template) -> 
         id=policy_id,
         effect=template.effect,
         where=where,
+    if source.depth(statement.text) > source.MAX_DEPTH:
+        raise ValueError(f"the policy is nested deeper than {source.MAX_DEPTH} levels: write several")
         text=text,
         principal=clauses.scope_key(template.principal),
         actions=clauses.action_keys(template.action),

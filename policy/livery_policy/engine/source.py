@@ -1,8 +1,8 @@
 """Policy text cut into its statements, each with the line it begins on.
 
-Owns: `PolicyFile`, `Statement` and the cutting. Does not own: Cedar's grammar; a statement is whatever stands before a
-`;` that is in no string and no comment, and Cedar is asked about each one alone. That is how an error gets its line:
-Cedar itself reports none.
+Owns: `PolicyFile`, `Statement`, the cutting, and how deep a statement is. Does not own: Cedar's grammar; a statement is
+whatever stands before a `;` that is in no string and no comment, and Cedar is asked about each one alone. That is how
+an error gets its line: Cedar itself reports none.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 MAX_FILE = 1024 * 1024  # bytes of one policy file
+MAX_DEPTH = 200  # levels of one statement; Cedar allows 100, and counts only after it has walked them all
 
 _PIECE = re.compile(
     r"""
@@ -23,6 +24,17 @@ _PIECE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _MARK = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"|&&|[(){}\[\]]', re.DOTALL)
+_LEVEL = re.compile(
+    r"""
+      //[^\n]* | "(?:[^"\\]|\\.)*"
+    | (?P<open>[(\[{])
+    | (?P<close>[)\]}])
+    | (?P<comma>,)
+    | (?P<link>&&|\|\||\bif\b)
+    | (?P<step>[=!<>]=|[.+*!<>-]|\b(?:has|in|is|like)\b)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,57 @@ def statements(text: str) -> list[Statement]:
     if start is not None:
         found.append(_statement(text, start, len(text), ended=False))
     return found
+
+
+def depth(statement: str) -> int:
+    """How deep the tree of a statement is at most: each bracket, each link of a chain and each step is one below.
+
+    A tree of a thousand levels is more than a thread's stack holds, and Cedar would take the process with it.
+    """
+    outer: list[_Group] = []
+    here = _Group()
+    for mark in _LEVEL.finditer(statement):
+        match mark.lastgroup:
+            case "open":
+                outer.append(here)
+                here = _Group()
+            case "close" if outer:
+                inner, here = here, outer.pop()
+                here.below = max(here.below, inner.depth() + 1)
+                here.steps += mark[0] == "]"  # `a["b"]["c"]` is a chain
+            case "comma":
+                here.next_element()
+            case "link":
+                here.next_link()
+            case "step":
+                here.steps += 1
+    while outer:  # what is never closed is never parsed, but by whom?
+        inner, here = here, outer.pop()
+        here.below = max(here.below, inner.depth() + 1)
+    return here.depth()
+
+
+@dataclass(slots=True)
+class _Group:
+    """What stands between two brackets: its elements between commas, each a chain of links (`&&`, `||`, `if`)."""
+
+    steps: int = 0  # of the link that is read
+    below: int = 0  # the deepest bracket in it
+    links: int = 0  # of the element that is read
+    link: int = 0  # its deepest one
+    element: int = 0  # the deepest one before it
+
+    def depth(self) -> int:
+        return max(self.element, self.links + max(self.link, self.steps + self.below))
+
+    def next_link(self) -> None:
+        self.link = max(self.link, self.steps + self.below)
+        self.links += 1
+        self.steps = self.below = 0
+
+    def next_element(self) -> None:
+        self.element = self.depth()
+        self.steps = self.below = self.links = self.link = 0
 
 
 def conjuncts(condition: str) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from livery_policy.engine.compiling import compile_policies
-from livery_policy.engine.source import PolicyFile, conjuncts, statements
+from livery_policy.engine.source import MAX_DEPTH, PolicyFile, conjuncts, depth, statements
 from livery_policy.errors import InvalidPolicies
 from livery_policy.findings import Finding
 from livery_policy.model.vocabulary import Vocabulary
@@ -194,3 +196,44 @@ def test_a_condition_is_shown_as_its_author_wrote_it(condition: str, texts: list
     (policy,) = compiled(text).policies
     assert len(policy.condition_texts) == len(policy.conditions)
     assert [t.replace("(", "").replace(")", "") for t in policy.condition_texts] == texts
+# Each is `n` levels deep, by another construct of the language.
+DEEP: dict[str, Callable[[int], str]] = {
+    "and": lambda n: " && ".join(["true"] * (n + 1)),
+    "or": lambda n: " || ".join(["true"] * (n + 1)),
+    "parentheses": lambda n: "(" * n + "true" + ")" * n,
+    "sets": lambda n: "[" * n + "1" + "]" * n + " == 1",
+    "records": lambda n: "{a:" * n + "1" + "}" * n + " == 1",
+    "ifs": lambda n: "if true then " * n + "true" + " else true" * n,
+    "attributes": lambda n: "context" + ".a" * n,
+    "indexes": lambda n: "context" + '["a"]' * n,
+    "methods": lambda n: "[1]" + ".contains(1)" * n,
+    "sums": lambda n: "1" + " + 1" * n + " == 1",
+    "products": lambda n: "1" + " * 1" * n + " == 1",
+    "functions": lambda n: "ip(" * n + '"1"' + ")" * n,
+    "has": lambda n: "context has " + ".".join(["a"] * n),
+    "chains in brackets": lambda n: "(" * (n // 10) + "true" + " && true && true)" * (n // 10 * 4),
+    "a bracket in the last element": lambda n: "[[1], 1 + 2, " * n + "1" + "]" * n + " == 1",
+}
+
+
+@pytest.mark.parametrize("construct", DEEP)
+def test_a_policy_that_is_too_deep_for_a_stack_is_a_finding_and_not_the_end_of_the_process(construct: str) -> None:
+    """Cedar walks the whole tree before it counts its levels; a thousand of them overflow the stack of a thread."""
+    text = f'@id("a") {GET} when {{ {DEEP[construct](20_000)} }};'
+    (found,) = findings(text)
+    assert (found.code, f"deeper than {MAX_DEPTH} levels" in found.message) == ("syntax", True)
+
+
+@pytest.mark.parametrize("construct", set(DEEP) - {"chains in brackets"})
+def test_no_construct_is_deeper_than_it_is_counted(construct: str) -> None:
+    assert all(depth(DEEP[construct](n)) >= n for n in (1, 5, 50))
+
+
+def test_what_is_wide_or_as_deep_as_cedar_allows_is_loaded() -> None:
+    links = " && ".join(['context.http.headers has "x-tenant" && !(context.http.path like "/a.b/[(*")'] * 45)
+    names = ", ".join(f'"/items/{n}"' for n in range(5000))
+    nested = "context.http.path == context.http.host && (" * 40 + "true" + ")" * 40
+    for condition in (links, f"[{names}].contains(context.http.path)", nested):
+        assert compiled(f'@id("a") {GET} when {{ {condition} }};').policies
+
+
