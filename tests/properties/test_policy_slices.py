@@ -14,9 +14,9 @@ from livery_policy import cedar
 from livery_policy.engine.cache import DecisionCache, project
 from livery_policy.engine.compiling import CompiledSet
 from livery_policy.engine.decide import Engine
-from livery_policy.engine.slices import ACTION, Slices, whole
+from livery_policy.engine.slices import Slices, whole
 from livery_policy.model.calls import Asked, Call, CallReader, Peer
-from livery_policy.model.entities import SERVICE, WORKLOAD, EntityBook, Pair
+from livery_policy.model.entities import ACTION, SERVICE, WORKLOAD, EntityBook, Pair
 from tests.policies import AT, VOCABULARY, compiled
 
 DOMAINS = ("demo.test", "other.test")

@@ -41,6 +41,12 @@ def in_key(entity_type: str, entity_id: str) -> Key:
     return ("in", entity_type, entity_id)
 
 
+def keys_of(entity_type: str, entity_id: str, above: Iterable[tuple[str, str]]) -> tuple[Key, ...]:
+    """Everything under which a policy that applies to this entity may stand. `in X` holds for X itself too."""
+    own = (ANY, type_key(entity_type), equal_key(entity_type, entity_id), in_key(entity_type, entity_id))
+    return own + tuple(in_key(*uid) for uid in above)
+
+
 def scope_key(constraint: pst.PrincipalOrResourceConstraint) -> Key:
     """Where a principal's or resource's constraint stands in the index."""
     match constraint:

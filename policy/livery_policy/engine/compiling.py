@@ -21,8 +21,9 @@ from livery_policy.engine import clauses, lint, source
 from livery_policy.engine.source import PolicyFile, Statement
 from livery_policy.errors import InvalidPolicies
 from livery_policy.findings import Finding, Severity
-from livery_policy.model.context import Known, known_attributes
+from livery_policy.model.context import Known, family_of, known_attributes
 from livery_policy.model.decision import PolicyVersion
+from livery_policy.model.entities import ACTION
 from livery_policy.model.vocabulary import Vocabulary
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -62,14 +63,12 @@ def compile_policies(files: Iterable[PolicyFile], vocabulary: Vocabulary) -> Com
     """Compile a whole set, or raise `InvalidPolicies` with every finding."""
     given = sorted(files, key=lambda f: f.name)
     schema_text = vocabulary.schema_text()
-    compiler = _Compiler(cedar.schema(schema_text), known_attributes(vocabulary))
+    compiler = _Compiler(cedar.schema(schema_text), vocabulary)
     policies = sorted(compiler.compile(given), key=lambda p: p.id)
     findings = tuple(sorted(compiler.findings))
     if any(f.is_error for f in findings):
         raise InvalidPolicies(findings)
-    return CompiledSet(
-        tuple(policies), _version(schema_text, given), compiler.schema, cedar.action_groups(compiler.schema), findings
-    )
+    return CompiledSet(tuple(policies), _version(schema_text, given), compiler.schema, compiler.action_groups, findings)
 
 
 def _version(schema_text: str, files: Sequence[PolicyFile]) -> PolicyVersion:
@@ -84,9 +83,11 @@ def _version(schema_text: str, files: Sequence[PolicyFile]) -> PolicyVersion:
 class _Compiler:
     """One run over a set: collects policies and findings."""
 
-    def __init__(self, schema: cedar.Schema, known: Known) -> None:
+    def __init__(self, schema: cedar.Schema, vocabulary: Vocabulary) -> None:
         self.schema = schema
-        self._known = known
+        self.action_groups = cedar.action_groups(schema)
+        self._vocabulary = vocabulary
+        self._known: dict[frozenset[str], Known] = {}
         self.findings: list[Finding] = []
         self._taken: dict[str, str] = {}  # policy id → where
 
@@ -126,13 +127,25 @@ class _Compiler:
             place.error("unguarded-attribute" if _UNGUARDED in message else "schema", message, policy_id)
         if errors:
             return None
-        for code, message, severity in lint.of_policy(template, self._known):  # 5
-            place.say(code, message, policy_id, severity)
-        try:
+        try:  # 5
+            for code, message, severity in lint.of_policy(template, self._known_to(template)):
+                place.say(code, message, policy_id, severity)
             return _compiled(policy_id, place.where, statement.text, template)
         except ValueError as e:
             place.error("unsupported", str(e), policy_id)
             return None
+
+    def _known_to(self, template: pst.Template) -> Known:
+        """The attributes that a call by one of the policy's actions can have."""
+        keys = set(clauses.action_keys(template.action))
+        families = frozenset(
+            family_of(action)
+            for action, groups in self.action_groups.items()
+            if keys.intersection(clauses.keys_of(ACTION, action, ((ACTION, group) for group in groups)))
+        )
+        if families not in self._known:
+            self._known[families] = known_attributes(self._vocabulary, families)
+        return self._known[families]
 
     def _id(self, place: _Place, template: pst.Template) -> str | None:
         written = template.annotations.get("id")
@@ -179,6 +192,8 @@ def _parsed(statement: Statement) -> pst.Template | None:
     """The policy's tree; None if it is a template."""
     if not statement.ended:
         raise ValueError("the policy does not end: a ';' is missing, or a string is not closed")
+    if source.depth(statement.text) > source.MAX_DEPTH:
+        raise ValueError(f"the policy is nested deeper than {source.MAX_DEPTH} levels: write several")
     nodes = cedar.PolicySet.from_str(statement.text).to_pst()
     if nodes.templates:
         return None
@@ -192,8 +207,6 @@ def _compiled(policy_id: str, where: str, text: str, template: pst.Template) -> 
         id=policy_id,
         effect=template.effect,
         where=where,
-    if source.depth(statement.text) > source.MAX_DEPTH:
-        raise ValueError(f"the policy is nested deeper than {source.MAX_DEPTH} levels: write several")
         text=text,
         principal=clauses.scope_key(template.principal),
         actions=clauses.action_keys(template.action),

@@ -19,10 +19,10 @@ from livery_policy import cedar
 from livery_policy.engine.cache import DecisionCache, Verdict, project, values_key
 from livery_policy.engine.compiling import CompiledSet
 from livery_policy.engine.reasons import Nearest
-from livery_policy.engine.slices import ACTION, Slice, Slices
+from livery_policy.engine.slices import Slice, Slices
 from livery_policy.model.calls import Asked, Call, CallReader, Unreadable
 from livery_policy.model.decision import NearMiss, PolicyVersion, Reason
-from livery_policy.model.entities import SERVICE, WORKLOAD, EntityBook, Pair
+from livery_policy.model.entities import ACTION, SERVICE, WORKLOAD, EntityBook, Pair
 from livery_policy.model.vocabulary import Vocabulary
 
 _ERROR_OF = re.compile(r"error while evaluating policy `([A-Za-z0-9._/-]+)`: ", re.DOTALL)

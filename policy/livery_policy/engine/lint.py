@@ -20,7 +20,7 @@ Rule = tuple[str, str, Severity]  # code, message, severity
 
 
 def of_policy(template: pst.Template, known: Known) -> Iterator[Rule]:
-    """What is worth saying about one policy that is otherwise valid. `known` are the attributes that can exist."""
+    """What is worth saying about one policy that is otherwise valid. `known` is what its calls can have."""
     yield from _literals(template)
     mentioned = sorted(mentions(template))
     yield from dict.fromkeys(rule for mention in mentioned for rule in _unknown(mention, known))
@@ -31,7 +31,10 @@ def of_policy(template: pst.Template, known: Known) -> Iterator[Rule]:
 
 
 def _unknown(mention: Mention, known: Known) -> Iterator[Rule]:
-    """An attribute that no call can have. `has` on it is false without an error: a forbid on it protects nothing."""
+    """An attribute that no call by the policy's actions can have.
+
+    `has` on it is false without an error: a forbid on it protects nothing.
+    """
     root, path = mention
     below: Known | None = known.get(root)
     for depth, name in enumerate(path):

@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from livery_policy import cedar
-from livery_policy.engine.clauses import ANY, WHOLE, Key, Path, equal_key, in_key, type_key, without_shadowed
+from livery_policy.engine.clauses import WHOLE, Key, Path, keys_of, without_shadowed
 from livery_policy.engine.compiling import CompiledPolicy, CompiledSet
-from livery_policy.model.entities import SERVICE, WORKLOAD, Pair, Uid
-from livery_policy.model.vocabulary import NAMESPACE
+from livery_policy.model.entities import ACTION, SERVICE, WORKLOAD, Pair, Uid
 
-ACTION = f"{NAMESPACE}::Action"
 _NOW: Path = ("now",)
 
 
@@ -52,7 +50,7 @@ class Slices:
     def __init__(self, compiled: CompiledSet, *, slices: int = 4096, calls: int = 16384) -> None:
         self._policies = compiled.policies
         self._action_keys = {
-            name: _keys(ACTION, name, _uids(groups)) for name, groups in compiled.action_groups.items()
+            name: keys_of(ACTION, name, _uids(groups)) for name, groups in compiled.action_groups.items()
         }
         self._root = _Node()
         for number, policy in enumerate(compiled.policies):
@@ -75,14 +73,14 @@ class Slices:
     def scope_keys(self, pair: Pair, action: str) -> tuple[frozenset[Key], frozenset[Key], frozenset[Key]]:
         """The keys under which policies apply to this principal, this action and this resource."""
         return (
-            frozenset(_keys(WORKLOAD, pair.principal, pair.principal_ancestors)),
+            frozenset(keys_of(WORKLOAD, pair.principal, pair.principal_ancestors)),
             frozenset(self._action_keys[action]),
-            frozenset(_keys(SERVICE, pair.resource, pair.resource_ancestors)),
+            frozenset(keys_of(SERVICE, pair.resource, pair.resource_ancestors)),
         )
 
     def _look_up(self, pair: Pair, action: str) -> tuple[int, ...]:
-        resources = _keys(SERVICE, pair.resource, pair.resource_ancestors)
-        principals = _keys(WORKLOAD, pair.principal, pair.principal_ancestors)
+        resources = keys_of(SERVICE, pair.resource, pair.resource_ancestors)
+        principals = keys_of(WORKLOAD, pair.principal, pair.principal_ancestors)
         found: set[int] = set()
         for by_resource in _present(self._root, resources):
             for by_principal in _present(by_resource, principals):
@@ -107,12 +105,6 @@ class Slices:
 def whole(compiled: CompiledSet) -> Slice:
     """The whole set as one slice: what every other slice must agree with."""
     return Slices(compiled)._build(tuple(range(len(compiled.policies))))  # noqa: SLF001 - the same module
-
-
-def _keys(entity_type: str, entity_id: str, above: Iterable[Uid]) -> tuple[Key, ...]:
-    """Everything under which a policy that applies to this entity may stand. `in X` holds for X itself too."""
-    own = (ANY, type_key(entity_type), equal_key(entity_type, entity_id), in_key(entity_type, entity_id))
-    return own + tuple(in_key(*uid) for uid in above)
 
 
 def _uids(actions: Iterable[str]) -> list[Uid]:

@@ -12,7 +12,7 @@ another type, null and fractions included, is `BadContext`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -105,11 +105,17 @@ def shapes(vocabulary: Vocabulary) -> Mapping[str, Shape]:
     }
 
 
-def known_attributes(vocabulary: Vocabulary) -> Known:
-    """Every attribute that a principal, a resource or any action's context can have."""
+def family_of(action: str) -> str:
+    """The family of actions (a key of `shapes`) whose context an action or a group of actions has."""
+    return action.partition(":")[0]
+
+
+def known_attributes(vocabulary: Vocabulary, families: Collection[str] | None = None) -> Known:
+    """Every attribute that a principal, a resource or the context of these families (None: of all) can have."""
     context: dict[str, Known | None] = {"peer": {"verified": None, "ip": None}, "now": None}
-    for shape in shapes(vocabulary).values():
-        context |= _names(shape)
+    for family, shape in shapes(vocabulary).items():
+        if families is None or family in families:
+            context |= _names(shape)
     service: Known = {"trust_domain": None, "path": None}
     return {"principal": {**service, "segments": None, "selectors": None}, "resource": service, "context": context}
 

@@ -27,6 +27,7 @@ WORKLOAD = f"{NAMESPACE}::Workload"
 SERVICE = f"{NAMESPACE}::Service"
 TRUST_DOMAIN = f"{NAMESPACE}::TrustDomain"
 PATH_PREFIX = f"{NAMESPACE}::PathPrefix"
+ACTION = f"{NAMESPACE}::Action"
 
 Uid = tuple[str, str]  # entity type, id
 

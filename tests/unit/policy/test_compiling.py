@@ -107,10 +107,37 @@ def test_has_on_an_attribute_that_cannot_exist_is_an_error(condition: str, told:
     assert [(f.code, f.message) for f in found if f.is_error] == [("unknown-attribute", told)]
 
 
-def test_has_tells_the_actions_apart() -> None:
+@pytest.mark.parametrize(
+    "action",
+    [
+        "action",
+        'action in Livery::Action::"call"',
+        'action in [Livery::Action::"grpc", Livery::Action::"connect"]',
+        'action in [Livery::Action::"http:GET", Livery::Action::"connect", Livery::Action::"grpc"]',
+    ],
+)
+def test_has_tells_the_actions_apart(action: str) -> None:
     assert compiled(
-        '@id("a") forbid(principal, action, resource) when { context has sni || context has grpc };'
+        f'@id("a") forbid(principal, {action}, resource) when {{ context has sni || context has grpc }};'
     ).policies
+
+
+@pytest.mark.parametrize(
+    ("action", "name"),
+    [
+        ('action == Livery::Action::"grpc"', "http"),
+        ('action == Livery::Action::"grpc"', "sni"),
+        ('action == Livery::Action::"connect"', "jwt"),
+        ('action == Livery::Action::"http:GET"', "grpc"),
+        ('action in Livery::Action::"http:write"', "sni"),
+        ('action in Livery::Action::"http"', "grpc"),
+        ('action in [Livery::Action::"http:read", Livery::Action::"connect"]', "grpc"),
+    ],
+)
+def test_has_on_an_attribute_of_other_actions_is_an_error_too(action: str, name: str) -> None:
+    """A forbid on gRPC calls whose condition asks for HTTP holds for none of them, and the validator is content."""
+    found = findings(f'@id("a") forbid(principal, {action}, resource) when {{ context has {name} }};')
+    assert [(f.code, f.message) for f in found] == [("unknown-attribute", f'context never has "{name}"')]
 
 
 def test_all_errors_of_all_files_are_found_at_once() -> None:
@@ -171,31 +198,6 @@ def test_statements_end_at_a_semicolon_that_is_in_no_string_or_comment() -> None
     ]
 
 
-def test_conditions_are_told_apart_as_they_are_written() -> None:
-    assert conjuncts('a == "x && y" && (b && c) &&\n  d') == ['a == "x && y"', "(b && c)", "d"]
-
-
-@pytest.mark.parametrize(
-    ("condition", "texts"),
-    [
-        (
-            'when { context.http.path == "/" && context.http.host == "h" }',
-            ['context.http.path == "/"', 'context.http.host == "h"'],
-        ),
-        (
-            'when { context.http.path == "/" || context.http.host == "h" && true }',
-            ['context.http.path == "/" || context.http.host == "h" && true'],
-        ),
-        ('unless { context.http.path\n == "/" }', ['unless { context.http.path == "/" }']),
-        ("when { true } unless { false } when { 1 < 2 }", ["true", "unless { false }", "1 < 2"]),
-        ("", []),
-    ],
-)
-def test_a_condition_is_shown_as_its_author_wrote_it(condition: str, texts: list[str]) -> None:
-    text = f'@id("a") permit(principal, action == Livery::Action::"http:GET", resource) {condition};'
-    (policy,) = compiled(text).policies
-    assert len(policy.condition_texts) == len(policy.conditions)
-    assert [t.replace("(", "").replace(")", "") for t in policy.condition_texts] == texts
 # Each is `n` levels deep, by another construct of the language.
 DEEP: dict[str, Callable[[int], str]] = {
     "and": lambda n: " && ".join(["true"] * (n + 1)),
@@ -237,3 +239,28 @@ def test_what_is_wide_or_as_deep_as_cedar_allows_is_loaded() -> None:
         assert compiled(f'@id("a") {GET} when {{ {condition} }};').policies
 
 
+def test_conditions_are_told_apart_as_they_are_written() -> None:
+    assert conjuncts('a == "x && y" && (b && c) &&\n  d') == ['a == "x && y"', "(b && c)", "d"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "texts"),
+    [
+        (
+            'when { context.http.path == "/" && context.http.host == "h" }',
+            ['context.http.path == "/"', 'context.http.host == "h"'],
+        ),
+        (
+            'when { context.http.path == "/" || context.http.host == "h" && true }',
+            ['context.http.path == "/" || context.http.host == "h" && true'],
+        ),
+        ('unless { context.http.path\n == "/" }', ['unless { context.http.path == "/" }']),
+        ("when { true } unless { false } when { 1 < 2 }", ["true", "unless { false }", "1 < 2"]),
+        ("", []),
+    ],
+)
+def test_a_condition_is_shown_as_its_author_wrote_it(condition: str, texts: list[str]) -> None:
+    text = f'@id("a") permit(principal, action == Livery::Action::"http:GET", resource) {condition};'
+    (policy,) = compiled(text).policies
+    assert len(policy.condition_texts) == len(policy.conditions)
+    assert [t.replace("(", "").replace(")", "") for t in policy.condition_texts] == texts
