@@ -1,10 +1,14 @@
 """A directory of policies: `*.cedar`, one level, read whole or not at all.
 
 Owns: reading, its bounds, and `fingerprint`, by which a change is noticed cheaply. Does not own: what the text means.
+
+Invariant: whatever a name of the directory leads to (nowhere, itself, a pipe that nobody writes), reading it ends, with
+its text or with `UnreadablePolicies`. A file that is silently left out could hold a forbid.
 """
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from livery_policy.engine.source import MAX_FILE, PolicyFile
@@ -18,13 +22,19 @@ Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 def read_directory(directory: Path) -> tuple[PolicyFile, ...]:
     """Every policy file of the directory, by name."""
-    return tuple(read_file(path, f"{path.name}") for path in _files(directory))
+    return tuple(read_file(path, path.name, only_regular=True) for path in _files(directory))
 
 
-def read_file(path: Path, name: str | None = None) -> PolicyFile:
-    """One policy file; `name` is how findings call it (the path itself if not given)."""
-    shown = name or str(path)
+def read_file(path: Path, name: str | None = None, *, only_regular: bool = False) -> PolicyFile:
+    """One policy file; `name` is how findings call it (the path itself if not given).
+
+    With `only_regular`, a pipe or a device is refused instead of waited for.
+    """
+    shown = _printable(name or str(path))
     try:
+        if only_regular and not stat.S_ISREG(path.stat().st_mode):
+            fix = "remove it, or put a file in its place"
+            raise UnreadablePolicies(f"{shown} cannot be read", why="it is no regular file", fix=fix)
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
     except OSError as e:
@@ -44,10 +54,11 @@ def fingerprint(directory: Path) -> Fingerprint:
     found = []
     for path in _files(directory):
         try:
-            stat = path.stat()
-        except FileNotFoundError:  # removed since it was listed: the next look sees that
-            continue
-        found.append((path.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+            seen = path.stat()
+        except OSError:  # removed since it was listed, or it leads nowhere: reading tells which
+            found.append((path.name, 0, 0, 0))
+        else:
+            found.append((path.name, seen.st_mtime_ns, seen.st_size, seen.st_ino))
     return tuple(found)
 
 
@@ -60,3 +71,8 @@ def _files(directory: Path) -> list[Path]:
     if len(found) > MAX_FILES:
         raise UnreadablePolicies(f"{directory} holds more than {MAX_FILES} policy files")
     return sorted(found)
+
+
+def _printable(name: str) -> str:
+    """A file's name may be any bytes; what findings say of it is text."""
+    return name if name.isprintable() else ascii(name)

@@ -104,11 +104,11 @@ class PolicyKeeper:
                 if now != self._seen:
                     self._seen = now
                     await self.load()
-            except PolicyError as e:
-                if isinstance(e, UnreadablePolicies):
-                    self._seen = None  # look again, even if it comes back unchanged
-                    if self.status.error != str(e):
-                        self._keep_last(e)
+            except InvalidPolicies:
+                continue  # `load` has told; there is nothing new until it changes
+            except Exception as e:  # noqa: BLE001 - a task boundary: what nobody foresaw must not end the deciding
+                self._seen = None  # look again, even if it comes back unchanged
+                self._keep_last(e if isinstance(e, UnreadablePolicies) else _unforeseen(e))
 
     async def _compiled(self) -> tuple[Fingerprint, CompiledSet]:
         before = await asyncio.to_thread(fingerprint, self._source.path)
@@ -134,8 +134,14 @@ class PolicyKeeper:
             log.warning("policy warning", finding=str(warning))
 
     def _keep_last(self, error: LiveryError) -> None:
+        if isinstance(error, UnreadablePolicies) and self.status.error == str(error):
+            return  # told already: what cannot be read is looked at again and again
         findings = error.findings if isinstance(error, InvalidPolicies) else ()
         self.status = replace(self.status, error=str(error), findings=findings)
         self._stale.set(1)
         in_force = self.status.version.digest if self.status.version else None
         log.error("policies not loaded", error=str(error), findings=[str(f) for f in findings[:20]], in_force=in_force)
+
+
+def _unforeseen(error: Exception) -> UnreadablePolicies:
+    return UnreadablePolicies("the policies could not be loaded", why=f"{type(error).__name__}: {error}"[:500])

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
 
 from livery.runtime.metrics import Metrics
 from livery_policy.bundles.directory import fingerprint, read_directory
 from livery_policy.bundles.keeper import PolicyDirectory, PolicyKeeper
 from livery_policy.decisions.log import DecisionLog
 from livery_policy.decisions.point import DecisionPoint
+from livery_policy.engine.compiling import compile_policies
 from livery_policy.engine.source import MAX_FILE, PolicyFile
 from livery_policy.errors import InvalidPolicies, UnreadablePolicies
 from livery_policy.model.decision import Reason
@@ -173,7 +175,85 @@ def test_a_file_that_is_no_policy_text_is_named(tmp_path: Path, data: bytes, mes
         read_directory(tmp_path)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+UNREADABLE: dict[str, Callable[[Path], None]] = {
+    "a link to nowhere": lambda path: path.symlink_to(path.with_name("nowhere")),
+    "a link to itself": lambda path: path.symlink_to(path),
+    "a link through a file": lambda path: path.symlink_to(path.with_name("demo.cedar") / "x"),
+    "a directory": Path.mkdir,
+    "a pipe that nobody writes": os.mkfifo,
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("make", UNREADABLE.values(), ids=UNREADABLE.keys())
+async def test_a_file_that_cannot_be_read_is_named_and_the_last_policies_stay(
+    kept: Kept, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """Neither left out, since it could hold a forbid, nor waited for; and the watcher lives to see it mended."""
+    await kept.keeper.load()
+    watching = asyncio.create_task(kept.keeper.watch())
+    make(tmp_path / "a.cedar")
+    await kept.until(lambda: kept.keeper.status.error is not None or watching.done())
+    assert "a.cedar cannot be read" in str(kept.keeper.status.error)
+    assert kept.reason is Reason.PERMITTED
+    (tmp_path / "a.cedar").rename(tmp_path / "elsewhere")
+    await kept.until(lambda: kept.keeper.status.error is None or watching.done())
+    assert not watching.done()
+    watching.cancel()
+
+
+async def test_what_cannot_be_read_is_told_once_and_looked_at_again_and_again(tmp_path: Path) -> None:
+    (tmp_path / "demo.cedar").write_text(READ_ITEMS)
+    looks: list[int] = []
+
+    def counting(directory: Path) -> tuple[PolicyFile, ...]:
+        looks.append(1)
+        return read_directory(directory)
+
+    kept = Kept(tmp_path, counting)
+    await kept.keeper.load()
+    (tmp_path / "a.cedar").symlink_to(tmp_path / "nowhere")
+    with structlog.testing.capture_logs() as logged:
+        watching = asyncio.create_task(kept.keeper.watch())
+        await kept.until(lambda: len(looks) >= 5)
+        watching.cancel()
+    assert [line["event"] for line in logged] == ["policies not loaded"]
+
+
+async def test_what_nobody_foresaw_keeps_the_last_policies_and_the_watcher(tmp_path: Path) -> None:
+    (tmp_path / "demo.cedar").write_text(READ_ITEMS)
+    broken: list[int] = []
+
+    def breaking(directory: Path) -> tuple[PolicyFile, ...]:
+        if broken:
+            raise MemoryError("for once")
+        return read_directory(directory)
+
+    kept = Kept(tmp_path, breaking)
+    await kept.keeper.load()
+    broken.append(1)
+    watching = asyncio.create_task(kept.keeper.watch())
+    (tmp_path / "more.cedar").write_text(DENY_ALL)
+    await kept.until(lambda: kept.keeper.status.error is not None or watching.done())
+    assert "MemoryError: for once" in str(kept.keeper.status.error)
+    assert kept.reason is Reason.PERMITTED
+    broken.clear()
+    await kept.until(lambda: kept.reason is Reason.FORBIDDEN or watching.done())
+    assert not watching.done()
+    watching.cancel()
+
+
+@pytest.mark.parametrize("name", [b"\xff.cedar", b"a\nb.cedar", b"\x1b[31m.cedar"])
+def test_a_file_name_of_any_bytes_is_named_as_text(tmp_path: Path, name: bytes) -> None:
+    (tmp_path / os.fsdecode(name)).write_text(READ_ITEMS)
+    with pytest.raises(InvalidPolicies) as refused:
+        compile_policies(read_directory(tmp_path), VOCABULARY)
+    (finding,) = refused.value.findings
+    assert finding.code == "file-name"
+    assert str(finding).isprintable()
+
+
+def test_a_file_or_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.cedar").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UnreadablePolicies, match=r"a\.cedar"):
         read_directory(tmp_path)
