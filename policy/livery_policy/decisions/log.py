@@ -2,8 +2,9 @@
 
 Owns: both, and their bounds. Does not own: the stream (it is given one that takes whole lines).
 
-Invariants: allowed calls, which are many, cannot push denied ones out of memory: each has a ring of its own. A line
-that cannot be written is counted and lost; the decision stands (the audit log is the one that fails closed).
+Invariants: allowed calls, which are many, cannot push denied ones out of memory: each has a ring of its own, bounded in
+records and in the size of each. A line that cannot be written is lost, and whoever adds it is told; the decision stands
+(the audit log is the one that fails closed).
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ class DecisionLog:
         self._kept = kept
         self._allowed: dict[str, DecisionRecord] = {}
         self._denied: dict[str, DecisionRecord] = {}
-        self.lost = 0
 
     def add(self, record: DecisionRecord) -> None:
         """Keep a record, and write its line if its kind is written."""
@@ -52,9 +52,9 @@ class DecisionLog:
         ring = self._allowed if allowed else self._denied
         if len(ring) >= self._kept:
             del ring[next(iter(ring))]
-        ring[record.decision.id] = record
-        if self._written is Written.ALL or (self._written is Written.DENIED and not allowed):
-            self._write(record)
+        ring[record.decision.id] = record.kept()
+        is_written = self._written is Written.ALL or (self._written is Written.DENIED and not allowed)
+        return self._write(record) if is_written else True
 
     def find(self, decision_id: str) -> DecisionRecord:
         """The record of a decision, or `UnknownDecision`."""
@@ -67,9 +67,10 @@ class DecisionLog:
             )
         return found
 
-    def _write(self, record: DecisionRecord) -> None:
+    def _write(self, record: DecisionRecord) -> bool:
         assert self._sink is not None
         try:
             self._sink.write_line(_encode(record.as_dict()).decode())
         except (OSError, ValueError):
-            self.lost += 1
+            return False
+        return True

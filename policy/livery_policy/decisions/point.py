@@ -50,6 +50,7 @@ class DecisionPoint:
         counter = metrics.counter("decisions", "Decisions by outcome and class of reason.", ["outcome", "reason"])
         self._counted = {r: counter.labels(str(Decision("", r).outcome), str(r)) for r in Reason}
         self._seconds = metrics.histogram("decision_seconds", "Seconds from a call to its decision.")
+        self._lost = metrics.counter("decision_lines_lost", "Decisions whose line in the log could not be written.")
 
     @property
     def engine(self) -> Engine | None:
@@ -69,7 +70,8 @@ class DecisionPoint:
         """Decide a call, or record that a door could not even read it (`refused`). Never raises."""
         began = self._clock.monotonic()
         decision = self._decision(self._judge(call, refused, began))
-        self._log.add(DecisionRecord(decision, call, asked_by, self._clock.now()))
+        if not self._log.add(DecisionRecord(decision, call, asked_by, self._clock.now())):
+            self._lost.inc()
         self._counted[decision.reason].inc()
         self._seconds.observe(self._clock.monotonic() - began)
         return decision

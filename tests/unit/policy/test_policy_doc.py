@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 
+from livery.runtime.metrics import Metrics
 from livery.runtime.quantities import format_duration, format_size
 from livery_policy import cedar
+from livery_policy.bundles.keeper import PolicyDirectory, PolicyKeeper
 from livery_policy.config import PolicyConfig
+from livery_policy.decisions.log import DecisionLog
+from livery_policy.decisions.point import DecisionPoint
 from livery_policy.engine.compiling import compile_policies
 from livery_policy.engine.source import PolicyFile
 from livery_policy.explanation import _REASONS
@@ -21,6 +25,7 @@ from livery_policy.model.context import known_attributes
 from livery_policy.model.decision import Reason
 from livery_policy.model.vocabulary import Vocabulary
 from livery_policy.offline import Wish, can
+from tests.fakes.clock import FakeClock
 from tests.policies import AT
 
 ROOT = Path(__file__).parents[3]
@@ -122,6 +127,15 @@ def test_every_route_of_the_server_is_listed() -> None:
     routes = {re.sub(r"/\{\w+\}", "/ID", path) for path in re.findall(r'add_api_route\("([^"]+)"', admin)}
     listed = {path for cell in first_cells("The server's doors") for path in re.findall(r"/\S+", cell)}
     assert routes | {"/access/v1/evaluation", "/access/v1/evaluations", "/.well-known/authzen-configuration"} == listed
+
+
+def test_every_metric_of_decisions_and_policies_is_listed(tmp_path: Path) -> None:
+    clock, metrics = FakeClock(AT), Metrics()
+    point = DecisionPoint(clock, DecisionLog(None), metrics)
+    PolicyKeeper(PolicyDirectory(tmp_path, Vocabulary()), point, clock, metrics)
+    names = set(re.findall(r"^# HELP (livery_\w+) ", metrics.render().decode(), re.MULTILINE))
+    listed = {cell.partition("{")[0] for cell in first_cells("The server's doors") if cell.startswith("livery_")}
+    assert listed == {name for name in names if not name.endswith("_created")}
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
