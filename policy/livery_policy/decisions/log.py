@@ -46,8 +46,8 @@ class DecisionLog:
         self._allowed: dict[str, DecisionRecord] = {}
         self._denied: dict[str, DecisionRecord] = {}
 
-    def add(self, record: DecisionRecord) -> None:
-        """Keep a record, and write its line if its kind is written."""
+    def add(self, record: DecisionRecord) -> bool:
+        """Keep a record, and write its line if its kind is written. False if the line could not be written."""
         allowed = record.decision.allowed
         ring = self._allowed if allowed else self._denied
         if len(ring) >= self._kept:

@@ -82,7 +82,7 @@ class DecisionPoint:
         decision, engine = record.decision, self._engine
         if decision.reason is not Reason.NOT_PERMITTED or decision.nearest or engine is None:
             return record
-        if engine.version != decision.version:
+        if engine.version != decision.version or not record.is_whole:
             return record
         again = engine.judge(record.call, record.at)
         return replace(record, decision=replace(decision, nearest=again.nearest))

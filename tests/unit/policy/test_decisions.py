@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -49,11 +50,11 @@ class Point:
         self.point = DecisionPoint(self.clock, self.log, self.metrics, explained_per_second=explained)
         self.point.use(engine(*policies))
 
-
     @property
     def lost(self) -> float:
         text = self.metrics.render().decode()
         return float(text.split("\nlivery_decision_lines_lost_total ")[1].split("\n")[0])
+
 
 def test_a_line_has_the_call_the_decision_and_the_version() -> None:
     made = Point(READ_ITEMS)
@@ -79,6 +80,16 @@ def test_queries_headers_and_claims_stay_out_of_the_log() -> None:
     jwt = {"iss": "i", "sub": "hidden-sub", "aud": "a"}
     http = {"path": "/items/1", "query": "hidden-query", "headers": {"x-tenant": ["hidden-header"]}}
     made.point.decide(Call(ORDERS, "GET", INVENTORY, {"http": http, "jwt": jwt}), "pep")
+    assert "hidden" not in made.sink.lines[-1]
+
+
+@pytest.mark.parametrize("family", ["http", "grpc"])
+def test_a_query_that_came_with_the_path_stays_out_of_the_log_too(family: str) -> None:
+    """An enforcement point that forgets to cut it off is told so, and its callers' secrets are not written down."""
+    made = Point(READ_ITEMS)
+    action = "GET" if family == "http" else "grpc"
+    decision = made.point.decide(Call(ORDERS, action, INVENTORY, {family: {"path": "/items/1?key=hidden"}}), "pep")
+    assert (decision.reason, made.sink.last["path"]) == (Reason.BAD_PATH, "/items/1?…")
     assert "hidden" not in made.sink.lines[-1]
 
 
@@ -128,6 +139,52 @@ def test_a_flood_of_allowed_calls_does_not_push_a_denial_out_of_memory() -> None
     assert made.point.explain(ids[-1])
     with pytest.raises(UnknownDecision):
         made.point.explain(ids[0])
+
+
+LONG = "x" * 100_000
+LARGE: dict[str, Any] = {
+    "a query": {"http": {"path": "/orders", "query": LONG}},
+    "a path": {"http": {"path": f"/orders/{LONG}"}},
+    "a gRPC path": {"grpc": {"path": f"/a.B/{LONG}"}},
+    "lines": {"http": {"path": "/orders", "headers": {"x-tenant": [LONG]}}},
+    "many lines": {"http": {"path": "/orders", "headers": {"x-tenant": ["x"] * 10_000}}},
+    "what nobody knows": {"http": {"path": "/orders"}, "more": [[]] * 10_000},
+    "a name": {"http": {"path": "/orders"}, LONG: 1},
+    "a port": {"port": 5432, "more": {str(n): n for n in range(10_000)}},
+}
+
+
+@pytest.mark.parametrize("context", LARGE.values(), ids=LARGE.keys())
+def test_what_is_kept_of_a_call_is_bounded_whatever_it_holds(context: Any) -> None:
+    """Callers choose the size of a query, and thousands of decisions are kept. What is shown stays the same."""
+    made = Point(READ_ITEMS)
+    action = "grpc" if "grpc" in context else "connect" if "port" in context else "GET"
+    decision = made.point.decide(Call(ORDERS, action, INVENTORY, context), "pep")
+    record = made.point.explain(decision.id)
+    assert record.as_dict() == made.sink.last
+    assert (len(repr(record.call)) < 2000, record.is_whole) == (True, False)
+
+
+def test_of_parties_that_are_none_the_beginning_is_kept() -> None:
+    made = Point(READ_ITEMS)
+    record = made.point.explain(made.point.decide(Call(LONG, LONG, LONG, {}), "pep").id)
+    assert record.as_dict() == made.sink.last
+    assert len(repr(record.call)) < 2000
+
+
+def test_a_call_that_was_cut_is_not_explained_as_if_it_were_whole() -> None:
+    made = Point(READ_ITEMS, explained=0)
+    context = {"http": {"path": "/orders", "query": LONG}}
+    decision = made.point.decide(Call(ORDERS, "GET", INVENTORY, context), "pep")
+    assert made.point.explain(decision.id).decision.nearest == ()
+
+
+def test_a_usual_call_is_kept_whole() -> None:
+    made = Point(READ_ITEMS)
+    http = {"path": "/items/1", "host": "a.test", "query": "q" * 500, "headers": {"x-tenant": ["a"], "x-role": ["b"]}}
+    jwt = {"iss": "i" * 100, "sub": "s", "aud": ["a"], "groups": ["g" * 30] * 20}
+    decision = made.point.decide(Call(ORDERS, "GET", INVENTORY, {"http": http, "jwt": jwt}), "pep")
+    assert made.point.explain(decision.id).is_whole
 
 
 def test_beyond_the_budget_a_denial_is_explained_when_somebody_asks() -> None:
