@@ -3,9 +3,10 @@
 Owns: `EntityBook`, a bounded memory of (caller, callee) → entities, and the scope keys the slices are found by.
 Does not own: policies; what selectors a workload has (they are given).
 
-Invariant: every principal and resource has its trust domain and all its path prefixes as ancestors, because they are
+Invariants: every principal and resource has its trust domain and all its path prefixes as ancestors, because they are
 read off its ID. An entity that is absent from Cedar's entities has no ancestors at all, and every `forbid` on a trust
 domain or a prefix would be lost on it. Entities are parsed with the schema, or Cedar would not know the action groups.
+The memory is bounded in what it holds, not in pairs alone: Cedar keeps every ancestor of every ancestor.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from livery_policy.model.decision import Reason
 from livery_policy.model.vocabulary import NAMESPACE
 
 MAX_SEGMENTS = 64  # Cedar closes over the ancestors: 1,000 prefixes would cost 100 ms
+_USUAL = 64  # edges between ancestors in a pair of two usual IDs; two of 64 segments have 8,450, and take 1.4 MB
 WORKLOAD = f"{NAMESPACE}::Workload"
 SERVICE = f"{NAMESPACE}::Service"
+ACTION = f"{NAMESPACE}::Action"
 TRUST_DOMAIN = f"{NAMESPACE}::TrustDomain"
 PATH_PREFIX = f"{NAMESPACE}::PathPrefix"
-ACTION = f"{NAMESPACE}::Action"
 
 Uid = tuple[str, str]  # entity type, id
 
@@ -44,9 +46,15 @@ class Pair:
     resource_ancestors: tuple[Uid, ...]
     handle: cedar.Entities
 
+    @property
+    def weight(self) -> int:
+        """How much memory it takes, in usual pairs (20 kB)."""
+        edges = len(self.principal_ancestors) ** 2 + len(self.resource_ancestors) ** 2
+        return 1 + edges // _USUAL
+
 
 class EntityBook:
-    """Entities by (caller, callee), least recently used ones forgotten first."""
+    """Entities by (caller, callee), least recently used ones forgotten first; `capacity` is in usual pairs."""
 
     def __init__(
         self,
@@ -61,6 +69,7 @@ class EntityBook:
         self._selectors = selectors
         self.version = version  # changes with the selectors; part of every cached decision's key
         self._pairs: dict[tuple[str, str], Pair] = {}
+        self._weight = 0
 
     def pair(self, principal: str, resource: str) -> Pair | Unreadable:
         """The two parties of a call, or which of them is nobody's SPIFFE ID."""
@@ -71,9 +80,10 @@ class EntityBook:
         made = self._make(principal, resource)
         if isinstance(made, Unreadable):
             return made
-        if len(self._pairs) >= self._capacity:
-            del self._pairs[next(iter(self._pairs))]
         self._pairs[key] = made
+        self._weight += made.weight
+        while self._weight > self._capacity and len(self._pairs) > 1:
+            self._weight -= self._pairs.pop(next(iter(self._pairs))).weight
         return made
 
     def _make(self, principal: str, resource: str) -> Pair | Unreadable:
