@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 
 from livery_policy.model.calls import Call, Peer, Unreadable
 from livery_policy.model.decision import Decision, Reason
@@ -152,10 +153,10 @@ def _member(found: Mapping[str, object], name: str, member: str) -> str:
 
 def _properties(document: Mapping[str, object]) -> tuple[str, ...]:
     """Properties that were sent: we know none, so their names go to the log."""
-    names = []
+    names: list[str] = []
     for name in ("subject", "action", "resource"):
         found = document[name]
         properties = found.get("properties") if isinstance(found, dict) else None
         if isinstance(properties, dict):
-            names += [f"{name}.properties.{key[:80]}" for key in properties]
-    return tuple(names[:MAX_DROPPED])
+            names += [f"{name}.properties.{key[:80]}" for key in islice(properties, MAX_DROPPED - len(names))]
+    return tuple(names)
