@@ -106,7 +106,7 @@ class AuthorizationMiddleware:
             if name == b"host":
                 hosts.append(value.decode("latin-1"))
             if (known := self._headers.get(name)) is not None:
-                lines.setdefault(known, []).append(value.decode("latin-1").strip())
+                lines.setdefault(known, []).append(value.decode("latin-1").strip(" \t"))  # RFC 9110 5.5
         server = scope.get("server")
         query = scope.get("query_string", b"")
         return HttpMessage(

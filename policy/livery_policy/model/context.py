@@ -11,6 +11,7 @@ another type, null and fractions included, is `BadContext`.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -81,11 +82,18 @@ def text_or_texts(value: object, where: str) -> list[str]:
 
 
 def host(value: object, where: str) -> str:
-    """A host without its port, in lower case and without the final dot (RFC 9110 4.2.3: equal names)."""
+    """A host without its port, in lower case and without the final dot (RFC 9110 4.2.3: equal names), an IPv6 address
+    as RFC 5952 writes it.
+    """
     name = text(value, where).lower().removesuffix(".")
     if not _HOST.fullmatch(name):
         raise BadContext(f"{where} is no host name (write the port apart)")
-    return name
+    if not name.startswith("["):
+        return name
+    try:
+        return f"[{ipaddress.IPv6Address(name[1:-1])}]"
+    except ValueError:
+        raise BadContext(f"{where} is no IPv6 address") from None
 
 
 def shapes(vocabulary: Vocabulary) -> Mapping[str, Shape]:

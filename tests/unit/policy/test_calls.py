@@ -126,6 +126,8 @@ def test_a_required_name_that_is_missing_or_no_object_is_bad_context(context: di
         ("host", "a b"),
         ("host", "a:80"),
         ("host", "[::g]"),
+        ("host", "[1.2.3.4]"),
+        ("host", "[:::]"),
     ],
 )
 def test_a_known_name_of_the_wrong_type_is_bad_context_and_named(name: str, value: object) -> None:
@@ -192,8 +194,18 @@ def test_a_header_in_two_spellings_is_bad_context() -> None:
     assert refusal("GET", http(headers=headers)).reason is Reason.BAD_CONTEXT
 
 
-def test_a_host_has_one_spelling() -> None:
-    assert asked("GET", http(host="Inventory.Demo.Test.")).context["http"]["host"] == "inventory.demo.test"
+@pytest.mark.parametrize(
+    ("host", "seen"),
+    [
+        ("Inventory.Demo.Test.", "inventory.demo.test"),
+        ("[2001:DB8::1]", "[2001:db8::1]"),
+        ("[2001:db8:0:0::0001]", "[2001:db8::1]"),
+        ("[2001:0db8:0000:0000:0000:0000:0.0.0.1]", "[2001:db8::1]"),
+    ],
+)
+def test_a_host_has_one_spelling(host: str, seen: str) -> None:
+    """Else a forbid on a host would be spelled around."""
+    assert asked("GET", http(host=host)).context["http"]["host"] == seen
 
 
 @pytest.mark.parametrize("path", ["/a/../b", "/%2e%2e/", "/a?x=1", "//", "relative"])

@@ -143,6 +143,14 @@ async def test_only_the_named_headers_leave_the_process_each_line_apart() -> Non
     assert context["http"]["headers"] == {"x-tenant": ["a", "b, c"]}
 
 
+async def test_a_headers_value_is_the_one_the_application_sees() -> None:
+    """Python would strip more than HTTP does, and the policy would see `acme` where the application does not."""
+    guarded = Guarded(READ_ITEMS, headers=("x-tenant",))
+    await guarded.orders("GET", "/items/1", b"", [("x-tenant", "\xa0acme\x85"), ("x-tenant", "\t acme ")])
+    context: Any = guarded.told[0][0].context
+    assert context["http"]["headers"] == {"x-tenant": ["\xa0acme\x85", "acme"]}
+
+
 @pytest.mark.parametrize(
     ("hosts", "host"),
     [
