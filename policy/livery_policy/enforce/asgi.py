@@ -136,7 +136,7 @@ def _host(hosts: list[str]) -> str:
     """The Host header without its port. Two of them are not one host: what results is refused."""
     host = ",".join(hosts)
     name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() and (not name.count(":") or name.endswith("]")) else host
+    return name if colon and port.isdecimal() and (not name.count(":") or name.endswith("]")) else host
 
 
 def _ip(peer: HttpPeer) -> str | None:

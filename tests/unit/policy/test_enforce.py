@@ -168,8 +168,12 @@ async def test_the_host_is_the_header_without_its_port(hosts: list[str], host: s
     assert (context["http"]["host"], context["http"]["port"], context["http"]["query"]) == (host, 8443, "q=1")
 
 
-async def test_two_hosts_are_no_host() -> None:
-    reply = await Guarded(READ_ITEMS).orders("GET", "/items/1", b"", [("host", "a.test"), ("host", "b.test")])
+@pytest.mark.parametrize(
+    "hosts", [("a.test", "b.test"), ("a.test:\xb2",), ("a.test:",), ("a.test:80:80",), ("u@a.test",)]
+)
+async def test_two_hosts_are_no_host_and_neither_is_what_only_looks_like_one(hosts: tuple[str, ...]) -> None:
+    """`²` is a digit to Python, and no port to anybody else."""
+    reply = await Guarded(READ_ITEMS).orders("GET", "/items/1", b"", [("host", host) for host in hosts])
     assert (reply.status, reply.json["reason"]) == (403, "bad_context")
 
 
