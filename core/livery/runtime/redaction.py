@@ -38,7 +38,11 @@ _PEM_KEY: Final = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
 # RFC 7515 7.1: a JOSE header always begins with `{"`, which is `eyJ` in base64url (or `eyA`, `ewo` with white space).
-_COMPACT_JWS: Final = re.compile(r"\b(?:eyJ|eyA|ewo)[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{2,}(?:\.[A-Za-z0-9_-]*)?")
+# Begun only where a run of its characters begins, and a dot ends that: a text full of `eyJ` would cost its square.
+_COMPACT_JWS: Final = re.compile(
+    r"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]++\.[A-Za-z0-9_-]{2})([A-Za-z0-9_-]*?)\b(?:eyJ|eyA|ewo)[A-Za-z0-9_-]{8,}+"
+    r"\.[A-Za-z0-9_-]{2,}+(?:\.[A-Za-z0-9_-]*+)?"
+)
 _VAULT_TOKEN: Final = re.compile(r"\bhv[sbr]\.[A-Za-z0-9_-]{16,}|\bs\.[A-Za-z0-9]{24}\b")
 # The agent's ID is the join token until that is spent.
 _JOIN_TOKEN: Final = re.compile(r"(join_token/[A-Za-z0-9._-]{4})[A-Za-z0-9._-]+")
@@ -83,7 +87,7 @@ def _is_plain(text: str) -> bool:
 
 def _without_secrets(text: str) -> str:
     text = _PEM_KEY.sub("[hidden private key]", text)
-    text = _COMPACT_JWS.sub("[hidden token]", text)
+    text = _COMPACT_JWS.sub(r"\1[hidden token]", text)
     text = _VAULT_TOKEN.sub("[hidden token]", text)
     text = _BEARER.sub(r"\1 [hidden]", text)
     text = _JOIN_TOKEN.sub("\\1\u2026", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -118,3 +119,13 @@ def test_a_secret_at_the_cut_is_not_shown_in_part(offset: int) -> None:
     pem = "-----BEGIN PRIVATE KEY-----" + "A" * 12_000 + "-----END PRIVATE KEY-----"
     text = (pem + " word" * 5000)[: 2 * MAX_TEXT + offset] + " " + TOKEN
     assert TOKEN[:20] not in redact_text(text)
+
+
+@pytest.mark.parametrize(
+    "piece", ["eyJ-", "eyJ", "-eyJaaaaaaaa", "eyJaaaaaaaa.a-", "Bearer ", "-----BEGIN ", "join_token/"]
+)
+def test_a_text_made_to_be_searched_for_long_is_not(piece: str) -> None:
+    """Ten times longer than what is ever searched: minutes, if each beginning of a secret were followed to the end."""
+    began = time.perf_counter()
+    _without_secrets(piece * (20 * MAX_TEXT // len(piece)))
+    assert time.perf_counter() - began < 2.0
