@@ -58,6 +58,7 @@ def process_of(sock: PeerSocket) -> PeerProcess:
     pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     pidfd = _pidfd_of(sock, pid)
     try:
+        _require_number(pidfd, pid)
         started, program = _start_time(pid), _program(pid)
         process = PeerProcess(pid=pid, uid=uid, gid=gid, pidfd=pidfd, start_time=started, program=program)
         still_same(process)
@@ -87,18 +88,12 @@ def still_same(process: PeerProcess) -> None:
 
 def _pidfd_of(sock: PeerSocket, pid: int) -> int:
     try:
-        pidfd = _INT.unpack(sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, _INT.size))[0]
+        return int(_INT.unpack(sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, _INT.size))[0])
     except OSError as error:
         if error.errno == errno.ENOPROTOOPT:
             return _open_pidfd(pid)
         # By number it could be somebody else's by now: a kernel that has the option and fails says that the peer ended.
         raise PeerGone("the calling process has ended", why=f"pid {pid}: {error.strerror}") from error
-    # A dead peer: newer kernels hand out a pidfd of nobody ("Pid: -1"), older ones fail above.
-    seen = _pid_behind(pidfd)
-    if seen != pid or pid <= 0:
-        os.close(pidfd)
-        raise PeerGone("the calling process cannot be identified", why=f"its pid is {seen}, it connected as {pid}")
-    return int(pidfd)
 
 
 def _open_pidfd(pid: int) -> int:
@@ -109,6 +104,13 @@ def _open_pidfd(pid: int) -> int:
         return os.pidfd_open(pid)
     except OSError as error:
         raise PeerGone("the calling process has ended", why=f"pid {pid}: {error.strerror}") from error
+
+
+def _require_number(pidfd: int, pid: int) -> None:
+    # A dead peer: newer kernels hand out a pidfd of nobody ("Pid: -1"), older ones fail before.
+    seen = _pid_behind(pidfd)
+    if seen != pid or pid <= 0:
+        raise PeerGone("the calling process cannot be identified", why=f"its pid is {seen}, it connected as {pid}")
 
 
 def _pid_behind(pidfd: int) -> int:

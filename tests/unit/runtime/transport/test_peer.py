@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -181,3 +182,18 @@ def test_a_peer_that_this_namespace_cannot_see_is_refused(pair):
 
     with pytest.raises(PeerGone, match="namespace"):
         process_of(Outside(pair))
+
+
+def test_a_process_that_cannot_be_looked_at_for_want_of_descriptors_leaks_none(pair):
+    """The kernel's pidfd is the last one to be had: the next connection must find it free again."""
+    last = os.dup(pair.fileno())
+    os.close(last)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            process_of(pair)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(last)
