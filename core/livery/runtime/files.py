@@ -149,6 +149,9 @@ def read_private(path: Path | str, limit: int = MAX_PRIVATE_BYTES) -> bytes:
         _require_private(target, os.fstat(fd))
         with open(fd, "rb", closefd=False) as file:
             content = file.read(limit + 1)
+    except OSError as cause:
+        why = os.strerror(cause.errno) if cause.errno else ""
+        raise FileNotRead(f"could not read {target}", why=why, fix="look at the disk it is on") from cause
     finally:
         os.close(fd)
     if len(content) > limit:

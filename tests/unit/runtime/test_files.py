@@ -47,6 +47,12 @@ def test_what_was_written_can_be_read_and_only_by_its_owner(tmp_path: Path) -> N
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_file_that_the_disk_does_not_give_back_is_our_error() -> None:
+    """The memory of a process is a regular file of its owner, and its first page cannot be read (proc(5))."""
+    with pytest.raises(FileNotRead, match="Input/output error"):
+        read_private("/proc/self/mem")
+
+
 def test_the_mode_asked_for_is_the_mode_given_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
