@@ -154,7 +154,7 @@ def _read_file(role: str, path: Path | None) -> tuple[_Found, list[Problem]]:
     text = _text_of(role, path)
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as cause:
+    except (ValueError, RecursionError) as cause:  # the former also for a number with too many digits
         raise ConfigError(role, [_syntax_problem(path, str(cause))]) from None
     lines = key_lines(text)
     problems = [
@@ -235,7 +235,7 @@ def _typed(model: type[Section], key: tuple[str, ...], text: str) -> object:
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text  # the model refuses it and says what it wanted
 
 

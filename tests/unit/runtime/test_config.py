@@ -213,6 +213,14 @@ def test_toml_nested_without_end_is_refused_and_the_process_lives(tmp_path: Path
     assert "is not TOML" in refused(write(tmp_path, "[ca]\nx = " + "[" * 100_000)).why
 
 
+def test_a_number_that_python_does_not_read_is_refused_like_any_other_mistake(tmp_path: Path) -> None:
+    """More digits than `int` takes is a plain ValueError of the TOML reader."""
+    digits = "9" * 5000
+    assert "is not TOML" in refused(write(tmp_path, f"[ca]\nport = {digits}\n")).why
+    environ = {"LIVERY_CA__TRUST_DOMAIN": "td", "LIVERY_CA__ADMIN_IDS": f"[{digits}]"}
+    assert [problem.where for problem in refused(None, environ).problems] == ["LIVERY_CA__ADMIN_IDS"]
+
+
 def test_a_file_that_is_not_utf8_or_missing_or_a_directory_or_too_long_is_said(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"[ca]\ntrust_domain = '\xff'\n")
     (tmp_path / "long").write_bytes(b"#" * (2 << 20))
