@@ -203,10 +203,11 @@ class TestBeingRefused:
         ("127.0.0.1:1", {"bundles": BundleMap.of}, "no authority of example.org"),
         ("nonsense", {}, "not host:port"),
         ("127.0.0.1:70000", {}, "not host:port"),
+        (".example.org:1", {}, "not host:port"),
         ("a..b:1", {}, "label empty"),
         ("127.0.0.1:1", {"identity": lambda: 1 / 0}, "ZeroDivisionError"),
     ],
-    ids=["no bundle", "no address", "no port", "no name", "a bug in the identity"],
+    ids=["no bundle", "no address", "no port", "no host", "no name", "a bug in the identity"],
 )
 async def test_what_keeps_us_from_dialling_is_said_too(tmp_path, address, options, word):
     ca = real_ca()

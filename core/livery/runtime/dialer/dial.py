@@ -63,7 +63,7 @@ class Target:
     def host_and_port(self) -> tuple[str, int]:
         """The parts of "host:port" or "[::1]:port"."""
         host, _, port = self.address.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > _LAST_PORT:
+        if not host or host.startswith(".") or not port.isdecimal() or int(port) > _LAST_PORT:
             raise DialRefused("cannot dial", why=f"{self.address!r} is not host:port")
         return host.strip("[]"), int(port)
 
