@@ -81,6 +81,7 @@ class WorkloadSource:
     async def close(self) -> None:
         """Stop following; `svid` and `bundles` keep answering what they last did."""
         tasks, self._tasks = self._tasks, []
+        self._follows_jwt = False
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -409,6 +410,21 @@ async def test_a_token_is_verified_with_the_bundle_of_its_own_domain_and_rotatio
                 await asyncio.sleep(0.01)
         with pytest.raises(UntrustedJwtSvid):
             await source.validate_jwt(ca.jwt_svid("/a", "us"), "us")
+
+
+async def test_a_source_that_is_started_again_follows_the_jwt_bundles_again(api: FakeWorkloadApi, ca: TestCa) -> None:
+    await api.say(message(ca))
+    api.jwt_bundles = {"spiffe://example.org": ca.bundle().jwt_jwks()}
+    source, later = WorkloadSource(api.endpoint), TestCa("example.org", now=ca.now)
+    async with source:
+        await source.validate_jwt(ca.jwt_svid("/a", "us"), "us")
+    api.jwt_bundles = {"spiffe://example.org": later.bundle().jwt_jwks()}
+    async with source, asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(UntrustedJwtSvid):
+                await source.validate_jwt(later.jwt_svid("/a", "us"), "us")
+                break
+            await asyncio.sleep(0.01)
 
 
 async def test_an_expired_token_is_refused(api: FakeWorkloadApi, ca: TestCa) -> None:
