@@ -29,6 +29,8 @@ from livery.workload.tls import HTTP1, client_context_of, exactly, refusal_behin
 
 # A pooled connection is used at most this long after its last response: well below what servers keep theirs.
 KEEP_ALIVE = 15.0
+# What httpx2 would send past our transport, or let pass where it is ours.
+_OURS = ("transport", "mounts", "proxy", "verify", "cert", "trust_env", "http1", "http2")
 
 
 class RotatingIdentity(DoorIdentity, Protocol):
@@ -45,9 +47,12 @@ def client(
     """A client for `https://` URLs of the server that is `expected`, showing our newest SVID.
 
     `options` are `httpx2.AsyncClient`'s (`base_url`, `timeout`, `headers`, ...) but for those about TLS, proxies and
-    transports, which are ours. Requests raise `PeerRefused` or an `IdentityError` if the server is somebody else,
-    `IdentityEnded` if our own certificate has ended, and httpx2's errors for everything else.
+    transports, which are ours (TypeError). Requests raise `PeerRefused` or an `IdentityError` if the server is somebody
+    else, `IdentityEnded` if our own certificate has ended, and httpx2's errors for everything else.
     """
+    taken = [name for name in options if name in _OURS]
+    if taken:
+        raise TypeError(f"{', '.join(taken)}: how requests are sent is not for options to say; they go as our SVID")
     limits = options.pop("limits", httpx2.Limits(keepalive_expiry=KEEP_ALIVE))
     transport = SvidTransport(source, expected, limits, clock or SystemClock())
     return httpx2.AsyncClient(transport=transport, trust_env=False, **options)

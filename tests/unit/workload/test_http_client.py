@@ -97,6 +97,16 @@ async def test_an_url_in_clear_is_refused(world: World) -> None:
             await http.get("http://127.0.0.1:1/")
 
 
+@pytest.mark.parametrize(
+    "option",
+    [{"proxy": "http://127.0.0.1:1"}, {"mounts": {"all://": httpx2.AsyncHTTPTransport()}}, {"verify": False}],
+    ids=["proxy", "mounts", "verify"],
+)
+async def test_no_option_leads_past_the_check_of_the_server(world: World, option: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"^{next(iter(option))}"):
+        client(ChangingIdentity.of(world.ca, "/orders"), SERVER, **option)
+
+
 async def test_after_a_rotation_idle_connections_are_closed_at_once_and_the_new_svid_is_shown(world: World) -> None:
     caller = ChangingIdentity.of(world.ca, "/orders")
     async with world.tcp() as server, client(caller, SERVER) as http:
