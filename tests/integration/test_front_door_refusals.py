@@ -273,6 +273,16 @@ class TestTls:
             assert await knock(room.port, context) == "TLSV1_ALERT_PROTOCOL_VERSION"
             await eventually(lambda: room.reasons == ["tls_failed"])
 
+    async def test_strangers_who_speak_no_h2_do_not_fill_the_audit_trail(self, tmp_path):
+        """They show no certificate, so anybody can come again and again."""
+        ca, clock = real_ca(), FakeClock(now())
+        async with tls_door(tmp_path, ca, clock=clock) as room:
+            for _ in range(13):
+                await knock(room.port, hostile_context(tmp_path, alpn=()))
+            assert room.reasons == ["unsuitable_tls"] * 10
+            await knock(room.port, hostile_context(tmp_path, _shown(ca), alpn=()))
+            await eventually(lambda: len(room.reasons) == 11)  # whoever showed one that is good is always recorded
+
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
     async def test_no_session_is_resumed(self, tmp_path, version):
         ca = real_ca()

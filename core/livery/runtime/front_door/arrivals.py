@@ -120,16 +120,20 @@ class TlsArrival:
         now = self._gate.clock.now()
         try:
             caller = self._authenticate(end, self._seat, now)
-        except OverLimit as error:
-            self._gate.refusals.tell_bounded(STRANGERS, error.reason, str(error), address=self._address)
-            end.close()
         except LiveryError as error:
-            self._gate.refusals.tell(reason_of(error), str(error), address=self._address)
-            end.close()
+            self._refuse(end, error)
         else:
             self._connection = self._gate.let_in(end, caller, self._seat)
             if caller.identity is not None:
                 self._connection.turns_at = turning_point(caller.identity, now)
+
+    def _refuse(self, end: TlsEnd, error: LiveryError) -> None:
+        # Whoever showed no certificate can come as often as it likes.
+        if isinstance(error, OverLimit) or not end.tls.getpeercert(binary_form=True):
+            self._gate.refusals.tell_bounded(STRANGERS, reason_of(error), str(error), address=self._address)
+        else:
+            self._gate.refusals.tell(reason_of(error), str(error), address=self._address)
+        end.close()
 
     def _authenticate(self, end: TlsEnd, seat: Seat, now: datetime) -> Caller:
         """Say who the peer is, or raise.
