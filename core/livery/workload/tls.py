@@ -125,12 +125,28 @@ def checked(context: ssl.SSLContext, check: Callable[[ssl.SSLObject], object]) -
     class Checked(ssl.SSLObject):
         """A connection whose handshake is complete only after the check."""
 
+        _is_checked = False
+
         def do_handshake(self) -> None:
             super().do_handshake()
             try:
                 check(self)
             except LiveryError as refusal:
                 raise RefusedInHandshake.of(refusal) from refusal
+            self._is_checked = True
+
+        # OpenSSL shakes hands by itself when somebody reads or writes first.
+        def read(self, *args: Any, **kwargs: Any) -> Any:
+            self._require_checked()
+            return super().read(*args, **kwargs)
+
+        def write(self, *args: Any, **kwargs: Any) -> Any:
+            self._require_checked()
+            return super().write(*args, **kwargs)
+
+        def _require_checked(self) -> None:
+            if not self._is_checked:
+                raise ssl.SSLError(ssl.SSL_ERROR_SSL, "do_handshake comes first: the peer was not checked yet")
 
     context.sslobject_class = Checked
     return context

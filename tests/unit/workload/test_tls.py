@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,7 @@ import pytest
 import uvloop
 
 from livery.identity import BundleMap, SpiffeId, TrustDomain
+from livery.runtime.transport.tls_engine import TlsEngine
 from livery.workload import NoIdentity, PeerRefused, client_context, server_context
 from livery.workload.tls import BlockingSocketsUnsupported, RefusedInHandshake, refusal_behind
 from tests.fakes.clock import FakeClock
@@ -214,3 +216,19 @@ async def test_a_context_is_made_anew_only_after_a_change(ca: TestCa) -> None:
     assert context.current() is first
     identity.current = ca.issue("/server")
     assert context.current() is not first
+
+
+@pytest.mark.parametrize("first", ["read", "write"])
+def test_whoever_reads_or_writes_before_the_handshake_is_done_gets_nowhere(ca: TestCa, first: str) -> None:
+    """OpenSSL would shake hands by itself, and nobody ask who the peer is."""
+    key = new_key()
+    wrong = TlsEngine(rogue_context(_other_id(ca, key), key, server=True), server_side=True)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_context(ChangingIdentity.of(ca, "/c"), SERVER).wrap_bio(incoming, outgoing)
+    with pytest.raises(ssl.SSLError, match="do_handshake"):
+        for _ in range(5):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                tls.read(100) if first == "read" else tls.write(b"secret")
+            wrong.receive(outgoing.read())
+            wrong.handshake()
+            incoming.write(wrong.outgoing())
