@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -291,6 +292,16 @@ class TestTls:
             context.maximum_version = version
             assert await asyncio.to_thread(_resumes, room.port, context) is False
 
+    async def test_a_session_that_openssl_does_resume_lets_nobody_in(self, tmp_path):
+        """Of TLS 1.2, by a connection that was there before the session: its context is one that had none yet."""
+        ca = real_ca()
+        async with tls_door(tmp_path, ca) as room:
+            context = hostile_context(tmp_path, _shown(ca))
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            answer = await asyncio.to_thread(_resumed_by_one_who_waited, room.port, context)
+            assert answer == b""
+            await eventually(lambda: room.reasons == ["unsuitable_tls"])
+
     @pytest.mark.parametrize(
         "garbage",
         [
@@ -332,4 +343,18 @@ def _resumes(port: int, context: ssl.SSLContext) -> bool:
             tls.sendall(PREFACE)
             tls.recv(65536)  # a ticket would come with the first bytes
             session, reused = tls.session, bool(tls.session_reused)
+            with suppress(ssl.SSLError):  # grpc may have more to say
+                tls.unwrap()  # a session that ended otherwise is none to resume, to OpenSSL
     return reused
+
+
+def _resumed_by_one_who_waited(port: int, context: ssl.SSLContext) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), 10) as waiting:
+        with socket.create_connection(("127.0.0.1", port), 10) as raw, context.wrap_socket(raw) as first:
+            session = first.session
+            with suppress(ssl.SSLError):  # grpc has a first word to say, too
+                first.unwrap()
+        with context.wrap_socket(waiting, session=session) as second:
+            assert second.session_reused
+            second.sendall(PREFACE)
+            return second.recv(65536)

@@ -171,11 +171,11 @@ class CurrentContext(ssl.SSLContext):
         return context
 
     def current(self) -> ssl.SSLContext:
-        """The context for the next handshake; made anew, in about 2 ms, only after a change."""
-        svid, bundles = self._source.svid(), self._source.bundles()
-        if self._made is None or self._made[0] is not svid or self._made[1] is not bundles:
-            self._made = (svid, bundles, self._make(svid, bundles))
-        return self._made[2]
+        """The context for the next handshake; made anew, in about 2 ms, after a change, or when it is used up."""
+        svid, bundles, made = self._source.svid(), self._source.bundles(), self._made
+        if made is None or made[0] is not svid or made[1] is not bundles or tls_contexts.is_used_up(made[2]):
+            made = self._made = (svid, bundles, self._make(svid, bundles))
+        return made[2]
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """Begin a connection with the identity of this moment."""

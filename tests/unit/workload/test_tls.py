@@ -232,3 +232,30 @@ def test_whoever_reads_or_writes_before_the_handshake_is_done_gets_nowhere(ca: T
             wrong.receive(outgoing.read())
             wrong.handshake()
             incoming.write(wrong.outgoing())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
+def test_a_server_resumes_no_session(ca: TestCa, version: ssl.TLSVersion) -> None:
+    server, key = server_context(ChangingIdentity.of(ca)), new_key()
+    client = rogue_context(ca.issue_chain("/client", Twist(key=key)), key)
+    client.maximum_version = version
+    session: Any = None
+    for _ in range(2):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client.wrap_bio(incoming, outgoing, session=session)
+        engine = TlsEngine(server, server_side=True)
+        is_done = False
+        while not is_done:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                tls.do_handshake()
+            engine.receive(outgoing.read())
+            is_done = engine.handshake()
+            incoming.write(engine.outgoing())
+        tls.do_handshake()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.unwrap()  # a session that ended otherwise is none to resume, to OpenSSL
+        engine.receive(outgoing.read())
+        assert not list(engine.plaintext())
+        engine.say_goodbye()
+        session = tls.session
+        assert not tls.session_reused

@@ -27,7 +27,7 @@ from livery.runtime.transport.limits import Admission, DoorLimits, Seat
 from livery.runtime.transport.listen import Listen, NotAdmitted, TcpListen, UnixListen
 from livery.runtime.transport.peer import process_of, verified_peer
 from livery.runtime.transport.refusals import STRANGERS, Refusals, reason_of, sender
-from livery.runtime.transport.tls_contexts import server_context
+from livery.runtime.transport.tls_contexts import is_used_up, server_context
 
 ALPN = ("http/1.1",)
 
@@ -62,17 +62,18 @@ class HttpReception:
         return self._options.limits.handshake_timeout
 
     def context(self) -> ssl.SSLContext:
-        """The context for the next handshake, made anew only after a change of our SVID or bundles."""
+        """The context for the next handshake, made anew when our SVID or bundles changed, or when it is used up."""
         return self._showing()[2]
 
     def _showing(self) -> tuple[X509Svid, BundleMap, ssl.SSLContext, str]:
         identity = self._tcp.identity
         svid, bundles = identity.svid(), identity.bundles()
-        if self._shown is None or self._shown[0] is not svid or self._shown[1] is not bundles:
+        shown = self._shown
+        if shown is None or shown[0] is not svid or shown[1] is not bundles or is_used_up(shown[2]):
             mode = ssl.CERT_REQUIRED if self._options.demand_client_certificate else ssl.CERT_OPTIONAL
             context = server_context(svid, bundles, alpn=ALPN, client_certificate=mode)
-            self._shown = (svid, bundles, context, svid.leaf.public_bytes(Encoding.PEM).decode("ascii"))
-        return self._shown
+            shown = self._shown = (svid, bundles, context, svid.leaf.public_bytes(Encoding.PEM).decode("ascii"))
+        return shown
 
     @property
     def _tcp(self) -> TcpListen:

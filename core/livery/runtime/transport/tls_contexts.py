@@ -5,8 +5,9 @@ authorities OpenSSL is shown. Does not own: the SPIFFE rules, which OpenSSL does
 them after the handshake, every time.
 
 Invariants: a context never outlives a change of what it was made from (roots can be added to a context but not taken
-away, so a change makes a new one); no session is resumed, because that would skip verification; what we send as our
-own chain is what we chose, not what OpenSSL finds in the verification store.
+away, so a change makes a new one); no session is resumed, because that would skip verification, so a server's context
+in which there is one is not used again; what we send as our own chain is what we chose, not what OpenSSL finds in the
+verification store.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ ALPN_HTTP2 = "h2"
 
 
 class CurrentServerContext:
-    """The server context for what the identity is now; a new one is made (in about 2 ms) only after a change."""
+    """The server context for what the identity is now; a new one is made (in about 2 ms) only after a change, or when
+    the last one is used up.
+    """
 
     def __init__(self, identity: DoorIdentity) -> None:
         self._identity = identity
@@ -36,10 +39,19 @@ class CurrentServerContext:
     def get(self) -> ssl.SSLContext:
         """Return the context for the next handshake. Raises whatever makes the identity unusable."""
         svid, bundles = self._identity.svid(), self._identity.bundles()
-        known = self._made_from
-        if self._context is None or known is None or known[0] is not svid or known[1] is not bundles:
-            self._context, self._made_from = server_context(svid, bundles), (svid, bundles)
-        return self._context
+        known, context = self._made_from, self._context
+        if context is None or known is None or known[0] is not svid or known[1] is not bundles or is_used_up(context):
+            context = self._context = server_context(svid, bundles)
+            self._made_from = svid, bundles
+        return context
+
+
+def is_used_up(context: ssl.SSLContext) -> bool:
+    """Whether OpenSSL remembers a session in a server's context, as it does of TLS 1.2 whatever `OP_NO_TICKET` says.
+
+    The next client could resume it by its number, and thousands would be kept. Python has no way to turn that off.
+    """
+    return context.session_stats()["number"] > 0
 
 
 def server_context(
