@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import ClassVar
 
 from livery.errors import Kind, LiveryError
+from livery_cli.plain_text import one_line
 
 
 class Exit(IntEnum):
@@ -46,9 +47,9 @@ def exit_code(error: LiveryError) -> Exit:
 
 def tell(error: LiveryError) -> None:
     """Print what happened, why, and what to do next, one line each, to standard error."""
-    lines = [f"error: {error.what} [{error.code}]"]
+    lines = [f"error: {one_line(error.what)} [{error.code}]"]
     if error.why:
-        lines.append(f"  why: {error.why}")
+        lines.append(f"  why: {one_line(error.why)}")
     if error.fix:
-        lines.append(f"  fix: {error.fix}")
+        lines.append(f"  fix: {one_line(error.fix)}")
     print("\n".join(lines), file=sys.stderr)

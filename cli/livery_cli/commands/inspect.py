@@ -14,6 +14,7 @@ import click
 
 from livery_cli.peers.client import agent_at
 from livery_cli.peers.unix_http import ask
+from livery_cli.plain_text import one_line
 from livery_cli.terminal.options import agent_socket_option, output_option, timeout_option
 from livery_cli.terminal.output import Shown, View, duration, several
 from livery_cli.terminal.watching import watchable
@@ -65,7 +66,7 @@ def _summary(document: Mapping[str, Any]) -> Sequence[str]:
     if document.get("clock_skew"):
         lines.append(f"clock         {document['clock_skew']}")
     lines += [f"failing       {each['work']}: {each['error']} ({each['times']} times)" for each in document["failing"]]
-    return [*lines, ""]
+    return [*map(one_line, lines), ""]
 
 
 def _row(identity: Mapping[str, Any]) -> dict[str, object]:

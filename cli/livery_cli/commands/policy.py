@@ -19,6 +19,7 @@ from livery_cli.commands.vocabulary import configured_vocabulary
 from livery_cli.exits import Exit
 from livery_cli.peers.decisions import find_decision, policy_at, show_decision
 from livery_cli.peers.unix_http import ask
+from livery_cli.plain_text import plain
 from livery_cli.terminal.options import config_option, output_option, policy_socket_option, timeout_option
 from livery_cli.terminal.output import Shown, one
 from livery_cli.terminal.watching import watchable
@@ -45,7 +46,7 @@ def check(paths: tuple[Path, ...], config_file: Path | None, output: str) -> int
         click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
     else:
         for finding in findings:
-            click.echo(str(finding))
+            click.echo(plain(str(finding)))
     errors = sum(finding.is_error for finding in findings)
     if output == "table":
         click.echo(f"{errors} errors, {len(findings) - errors} warnings")

@@ -17,6 +17,7 @@ import click
 
 from livery_cli.peers.client import NotFound, Peer
 from livery_cli.peers.unix_http import ask
+from livery_cli.plain_text import one_line
 
 
 def policy_at(address: str) -> Peer:
@@ -50,6 +51,6 @@ def show_decision(decision: Mapping[str, Any], output: str) -> None:
         click.echo(decision["outcome"])
     else:
         for line in decision.get("explanation", []):
-            click.echo(line)
+            click.echo(one_line(str(line)))
         if decision.get("id"):
-            click.echo(f"decision {decision['id']}")
+            click.echo(one_line(f"decision {decision['id']}"))

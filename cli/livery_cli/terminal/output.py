@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from livery_cli.exits import Exit
+from livery_cli.plain_text import one_line, plain
 
 Row = Mapping[str, object]
 
@@ -96,7 +97,7 @@ def cell(value: object) -> str:
         return duration(value)
     if isinstance(value, (list, tuple)):
         return ", ".join(cell(item) for item in value)
-    return str(value)
+    return plain(str(value))
 
 
 def duration(value: timedelta) -> str:
@@ -125,18 +126,19 @@ def _table(rows: Sequence[Row], view: View) -> str:
         return ""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     at_terminal = sys.stdout.isatty()
     # Into a pipe, columns are never folded: what follows reads lines.
     console = Console(width=None if at_terminal else _PIPE_WIDTH, soft_wrap=not at_terminal)
-    cells = [{key: cell(row.get(key)) for key in view.columns} for row in rows]
+    cells = [{key: one_line(cell(row.get(key))) for key in view.columns} for row in rows]
     if at_terminal and console.width < _least_width(cells, view):
         return "\n\n".join(_pairs({heading: row[key] for key, heading in view.columns.items()}) for row in cells)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for key, heading in view.columns.items():
         table.add_column(heading, overflow="fold", no_wrap=key == view.name and at_terminal)
     for row in cells:
-        table.add_row(*row.values())
+        table.add_row(*map(Text, row.values()))  # as they are: a text in brackets is no style, ":key:" no picture
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from livery.errors import Kind, LiveryError
+from livery_cli.plain_text import one_line
 from livery_cli.terminal.options import DURATION
 from livery_cli.terminal.output import Shown
 
@@ -61,7 +62,7 @@ def follow(
             if error.kind not in _AWAY:
                 raise
             if not away:
-                _say(f"away: {error}")
+                _say(f"away: {one_line(str(error))}")
             away = True
             continue
         if away:

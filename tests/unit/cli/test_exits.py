@@ -59,6 +59,14 @@ def test_an_error_is_told_in_three_lines_and_its_code(capsys: pytest.CaptureFixt
     ]
 
 
+def test_what_another_said_in_an_error_does_not_speak_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(Sample("the CA says: \x1b[2J", why="one\nerror: another [forged]"))
+    assert capsys.readouterr().err.splitlines() == [
+        r"error: the CA says: \x1b[2J [sample]",
+        r"  why: one\nerror: another [forged]",
+    ]
+
+
 def test_wrong_usage_is_2_and_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["entry", "list", "--no-such-option"]) == Exit.USAGE
     assert "--no-such-option" in capsys.readouterr().err

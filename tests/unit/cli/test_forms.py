@@ -87,6 +87,24 @@ def test_a_terminal_with_room_for_the_names_gets_a_table(
     assert row.split() == ["x" * 70, "now"]
 
 
+@pytest.mark.parametrize("text", ["/opt/[x]/bin", "/opt/[/x]/bin", "docker:label:key:v", "[link=http://x]y[/link]"])
+def test_what_rich_would_read_as_markup_is_shown_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A path in brackets is no style, and `:key:` between two colons of a selector no picture."""
+    show([{"name": text, "when": "now"}], VIEW, "table")
+    assert capsys.readouterr().out.splitlines()[1].split() == [text, "now"]
+
+
+def test_what_would_speak_to_the_terminal_is_shown_as_its_escape(capsys: pytest.CaptureFixture[str]) -> None:
+    """Hints and the like are chosen by others; a line of a table stays one line."""
+    hostile = {"name": "a\x1b[2J\x9b\u202eb\nid-of-no-entry", "when": ["x\x07"]}
+    show([hostile], VIEW, "table")
+    show_one(hostile, VIEW, "table")
+    table, _, pairs = capsys.readouterr().out.partition("name")
+    escaped = r"a\x1b[2J\x9b\u202eb"
+    assert table.splitlines()[1].split() == [rf"{escaped}\nid-of-no-entry", r"x\x07"]
+    assert pairs.splitlines()[0].endswith(escaped)
+
+
 def test_one_thing_is_shown_with_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     show_one(ROW, VIEW, "table")
     assert "extra  5m" in capsys.readouterr().out
