@@ -19,6 +19,7 @@ from livery.runtime.directories import runtime_directory
 
 F = TypeVar("F", bound=Callable[..., object])
 
+SHORTEST = 1e-6  # seconds: less would be no time at all
 LONGEST = 2**31 - 1  # seconds: what the wire, and every clock we hand it to, can hold
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -34,7 +35,7 @@ class Duration(click.ParamType[timedelta]):
             return value
         parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])", str(value))
         seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        if "".join(number + unit for number, unit in parts) != str(value) or not 0 < seconds <= LONGEST:
+        if "".join(number + unit for number, unit in parts) != str(value) or not SHORTEST <= seconds <= LONGEST:
             self.fail(f"{value!r} is not a duration; write it like 90s, 10m or 1h30m", param, ctx)
         return timedelta(seconds=seconds)
 

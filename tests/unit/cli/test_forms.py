@@ -28,7 +28,10 @@ def test_a_duration_is_read(text: str, seconds: float) -> None:
     assert DURATION.convert(text, None, None) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "90", "s", "-5s", "1x", "1h 2m", "0s", "h1", "9" * 40 + "s", "2147483648s", "١s"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "90", "s", "-5s", "1x", "1h 2m", "0s", "0.0000001s", "0.0004ms", "h1", "9" * 40 + "s", "2147483648s", "١s"],
+)
 def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(click.BadParameter, match="write it like"):
         DURATION.convert(text, None, None)
