@@ -135,6 +135,8 @@ def plan(wanted: Sequence[types_api.Entry], existing: Sequence[types_api.Entry],
     update = []
     for key in want.keys() & have.keys():
         want[key].id = have[key].id
+        # What a file cannot say stays as it is.
+        want[key].expires_at, want[key].store_svid = have[key].expires_at, have[key].store_svid
         if _comparable(want[key]) != _comparable(have[key]):
             update.append(want[key])
     parents = {id_from_wire(entry.parent_id) for entry in wanted}
@@ -144,7 +146,7 @@ def plan(wanted: Sequence[types_api.Entry], existing: Sequence[types_api.Entry],
 
 
 def _comparable(entry: types_api.Entry) -> dict[str, object]:
-    ignored = {"created_at", "revision", "expires_at", "store_svid"}
+    ignored = {"created_at", "revision"}
     return {key: value for key, value in entry_row(entry).items() if key not in ignored}
 
 

@@ -180,3 +180,12 @@ def test_a_plan_creates_updates_and_on_request_deletes(tmp_path: Path) -> None:
     assert not entry_file.plan([wanted], [existing, stray], prune=False).delete
     assert len(entry_file.plan([wanted], [], prune=True).create) == 1
     assert list(entry_file.plan([wanted], [wanted], prune=True).lines()) == ["nothing to change"]
+
+
+def test_what_a_file_cannot_say_of_an_entry_stays_when_the_rest_changes(tmp_path: Path) -> None:
+    """An entry that was to end on a day still does."""
+    (wanted,) = entry_file.read(write(tmp_path, GOOD))
+    (existing,) = entry_file.read(write(tmp_path, GOOD.replace("10m", "20m")))
+    existing.id, existing.expires_at, existing.store_svid = "e1", 4102444800, True
+    (update,) = entry_file.plan([wanted], [existing], prune=False).update
+    assert (update.x509_svid_ttl, update.expires_at, update.store_svid) == (600, 4102444800, True)
