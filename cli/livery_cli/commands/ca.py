@@ -5,6 +5,7 @@ Owns: the command forms. Does not own: the role itself (`livery_ca`), which only
 
 from __future__ import annotations
 
+import shlex
 from datetime import timedelta
 from pathlib import Path
 
@@ -47,19 +48,17 @@ def init(trust_domain: str, state: Path | None, config_file: Path | None) -> Non
         "admin_socket": runtime_directory() / "ca" / "admin.sock",
     }
     try:
+        if config_file.exists():
+            raise Refused(f"{config_file} exists", why="it is not overwritten", fix="edit it, or give another --config")
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         config_file.parent.mkdir(parents=True, exist_ok=True)
         with config_file.open("x", encoding="utf-8") as file:
             file.write(toml({"ca": table}, _COMMENT))
-    except FileExistsError as error:
-        raise Refused(
-            f"{config_file} exists", why="it is not overwritten", fix="edit it, or give another --config"
-        ) from error
     except OSError as error:
         raise Refused(
             f"{config_file} cannot be written", why=str(error), fix="give a --config and --state you own"
         ) from error
-    click.echo(f"wrote {config_file}\nnext: livery ca run --config {config_file}")
+    click.echo(f"wrote {config_file}\nnext: livery ca run --config {shlex.quote(str(config_file))}")
 
 
 @ca.command(short_help="Ask the CA how it is; exit 0 or 1.")

@@ -122,6 +122,8 @@ def check_socket(peer: Peer) -> None:
             why=f"user {os.geteuid()} may not enter a directory above it",
             fix="run the command as the user that runs it, or as root",
         ) from error
+    except OSError:  # such as a name that is too long for any file
+        found = False
     if not found:
         raise Unreachable(
             f"{peer.name} is not at {peer.address}",
