@@ -10,16 +10,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
-
-import click
 
 from livery.errors import LiveryError
 from livery.runtime.clock import Clock, SystemClock
 from livery.runtime.config import Section, effective, load
 from livery.runtime.lifecycle import notify, run_role
 from livery_cli.exits import Exit, exit_code, tell
+from livery_cli.terminal.output import Shown
 
 M = TypeVar("M", bound=Section)
 
@@ -34,10 +34,12 @@ def read_config(model: type[M], role: str, config_file: Path | None) -> M:
     return load(model, role, config_file, os.environ)
 
 
-def check_config(model: type[Section], role: str, config_file: Path | None) -> int:
+def check_config(model: type[Section], role: str, config_file: Path | None, output: str) -> int:
     """Print each value in force with the place it came from; raises `ConfigError` with all that is wrong."""
-    for setting in effective(model, role, config_file, os.environ):
-        click.echo(f"{setting.name} = {setting.value}  # {setting.source}")
+    settings = effective(model, role, config_file, os.environ)
+    lines = [f"{setting.name} = {setting.value}  # {setting.source}" for setting in settings]
+    names = [setting.name for setting in settings]
+    Shown([asdict(setting) for setting in settings], names, lambda: "\n".join(lines)).show(output)
     return Exit.DONE
 
 

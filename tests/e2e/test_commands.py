@@ -30,6 +30,13 @@ def told(done: Done) -> Any:
     return json.loads(done.stdout)
 
 
+def documented(command: str) -> set[str]:
+    """The keys that `docs/cli.md` gives to this command's JSON."""
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
+    (cell,) = re.findall(rf"^\| `{command}[`,].* \| (.*) \|$", page, re.MULTILINE)
+    return set(re.findall(r"`([a-z0-9_]+)`", cell))
+
+
 def says_what_and_why(done: Done, code: int) -> None:
     """A failing command ends with this code and says what, and why or what to do; never a traceback."""
     assert done.returncode == code, (done.stdout, done.stderr)
@@ -58,6 +65,7 @@ def test_an_entry_is_created_shown_listed_updated_and_deleted(up: Up, domain: st
     assert made["spiffe_id"] == f"{domain}/batch"
     assert made["selectors"] == ["unix:uid:54321"]
     assert (made["x509_svid_ttl"], made["dns_names"], made["hint"]) == (90, ["batch"], "b")
+    assert set(made) == documented("entry list")
 
     assert told(up.livery("entry", "show", made["id"], "-o", "json")) == made
     assert [made] == told(up.livery("entry", "list", "--spiffe-id", f"{domain}/batch", "-o", "json"))
@@ -71,7 +79,9 @@ def test_an_entry_is_created_shown_listed_updated_and_deleted(up: Up, domain: st
     assert (changed["id"], changed["x509_svid_ttl"], changed["hint"]) == (made["id"], 120, "")
     assert changed["revision"] == made["revision"] + 1
 
-    assert up.livery("entry", "delete", made["id"]).returncode == DONE
+    (deleted,) = told(up.livery("entry", "delete", made["id"], "-o", "json"))
+    assert deleted == {"id": made["id"], "done": "deleted"}
+    assert set(deleted) == documented("entry delete")
     says_what_and_why(up.livery("entry", "show", made["id"]), REFUSED)
     says_what_and_why(up.livery("entry", "delete", made["id"]), REFUSED)
     assert told(up.livery("entry", "list", "--spiffe-id", f"{domain}/batch", "-o", "json")) == []
@@ -154,7 +164,9 @@ def test_a_file_of_entries_is_planned_applied_and_pruned(up: Up, domain: str, tm
     again = up.livery("entry", "apply", "-f", str(file), "--dry-run")
     assert (again.returncode, again.stdout, names()) == (DONE, "nothing to change\n", {"red", "green"})
     write("green", "blue")
-    assert up.livery("entry", "apply", "-f", str(file)).returncode == DONE
+    (change,) = told(up.livery("entry", "apply", "-f", str(file), "-o", "json"))
+    assert (change["change"], change["spiffe_id"]) == ("create", f"{domain}/blue")
+    assert set(change) <= documented("entry apply")
     assert names() == {"red", "green", "blue"}
     assert up.livery("entry", "apply", "-f", str(file), "--prune").returncode == DONE
     assert names() == {"green", "blue"}
@@ -184,6 +196,7 @@ def test_an_entry_that_proves_little_is_made_with_a_warning(up: Up, domain: str,
 def test_the_agent_of_this_machine_is_listed_and_shown(up: Up, agent: str) -> None:
     (row,) = told(up.livery("node", "list", "--attested-by", "x509pop", "-o", "json"))
     assert row["id"] == agent
+    assert set(row) == documented("node list")
     assert (row["can_reattest"], row["banned"]) == (True, False)
     assert row["serial_number"] == told(up.livery("inspect", "-o", "json"))["node"]["serial"], "one number, one form"
     assert told(up.livery("node", "show", agent, "-o", "json"))["id"] == agent
@@ -198,6 +211,7 @@ def test_a_join_token_is_printed_once_and_stands_in_no_log(up: Up, domain: str, 
     kept.write_text(made["token"])
     kept.chmod(0o600)
     assert len(made["token"]) >= 32
+    assert set(made) == documented("token create")
     name = up.livery("token", "create", "-o", "name").stdout.strip()
     assert re.fullmatch(r"[A-Za-z0-9-]{32,}", name)
     assert name != made["token"]
@@ -215,6 +229,7 @@ def test_the_bundle_is_shown_in_both_forms_and_listed(up: Up) -> None:
     (row,) = told(up.livery("bundle", "list", "-o", "json"))
     assert row["trust_domain"] == up.ready["trust_domain"]
     assert row["sequence"] == document["spiffe_sequence"]
+    assert set(row) == documented("bundle list")
     ski = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
     assert row["x509_authorities"] == [ski]
 
@@ -229,6 +244,7 @@ def test_an_administrator_mints_an_x509_svid(up: Up, domain: str, tmp_path: Path
         )
     )
     assert minted["spiffe_id"] == f"{domain}/once"
+    assert set(minted) <= documented("mint x509")
     leaf = x509.load_pem_x509_certificate((tmp_path / "svid.pem").read_bytes())
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == [f"{domain}/once"]
@@ -242,8 +258,10 @@ def test_an_administrator_mints_an_x509_svid(up: Up, domain: str, tmp_path: Path
 def test_an_administrator_mints_a_jwt_svid(up: Up, domain: str) -> None:
     minted = told(up.livery("mint", "jwt", f"{domain}/once", "--audience", "billing", "-o", "json"))
     assert minted["spiffe_id"] == f"{domain}/once"
-    valid = up.livery_with(minted["token"], "svid", "jwt", "validate", "--audience", "billing", "-o", "json")
-    assert told(valid)["spiffe_id"] == f"{domain}/once"
+    assert set(minted) == documented("mint jwt")
+    valid = told(up.livery_with(minted["token"], "svid", "jwt", "validate", "--audience", "billing", "-o", "json"))
+    assert valid["spiffe_id"] == f"{domain}/once"
+    assert set(valid) == documented("svid jwt validate")
     assert up.livery("mint", "jwt", f"{domain}/once").returncode == USAGE  # no audience
 
 
@@ -254,6 +272,7 @@ def test_this_program_fetches_its_svids(up: Up, tester: str) -> None:
     rows = told(up.livery("svid", "x509", "fetch", "-o", "json"))
     (row,) = [each for each in rows if each["spiffe_id"] == tester]
     assert 0 < row["expires_in"] <= 30
+    assert set(row) <= documented("svid x509 fetch")
     assert tester in up.livery("svid", "x509", "fetch", "-o", "name").stdout.split()
     says_what_and_why(up.livery("svid", "x509", "fetch", "--spiffe-id", tester + "/other"), REFUSED)
 
@@ -301,6 +320,7 @@ def test_can_says_yes_and_no_by_its_exit_code(up: Up, domain: str) -> None:
     assert no.returncode == NO, no.stdout + no.stderr
     said = json.loads(no.stdout)
     assert (said["outcome"], bool(said["id"]), bool(said["explanation"])) == ("deny", True, True)
+    assert set(said) <= documented("can")
     stranger = up.livery("can", f"{domain}/stranger", "http:GET", f"{domain}/inventory", *context)
     assert stranger.returncode == NO
     nobody = up.livery("can", "nobody", "http:GET", f"{domain}/inventory")
@@ -366,7 +386,7 @@ def test_a_banned_agent_serves_on_but_gets_nothing_new(start_up: Any, tmp_path: 
     """Ban and evict, on a run of its own: it ends the agent's standing until it is evicted."""
     up = start_up("--no-demo")
     agent = agent_id(up)
-    assert up.livery("node", "ban", agent).returncode == DONE
+    assert told(up.livery("node", "ban", agent, "-o", "json")) == [{"id": agent, "done": "banned"}]
     assert told(up.livery("node", "show", agent, "-o", "json"))["banned"] is True
     log = up.state / "logs" / "agent.log"
     wait_until(lambda: "banned" in log.read_text(), 40, "the agent hears that it is banned")

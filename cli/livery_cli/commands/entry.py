@@ -19,7 +19,7 @@ from livery_cli.peers.delivery import waits_for_agents
 from livery_cli.peers.live_ids import complete_entry_id, complete_parent_id, complete_spiffe_id
 from livery_cli.peers.wire_text import entry_row, id_to_wire, selectors_to_wire
 from livery_cli.terminal.options import DURATION, TTL, ca_socket_option, output_option, timeout_option
-from livery_cli.terminal.output import Shown, View, one, several, show_one
+from livery_cli.terminal.output import Shown, View, one, several, show_done, show_one
 from livery_cli.terminal.watching import watchable
 
 VIEW = View(
@@ -202,16 +202,15 @@ def show_(entry_id: str, ca_socket: str, timeout: timedelta) -> Shown:
 @click.argument("entry_ids", nargs=-1, required=True, shell_complete=complete_entry_id)
 @ca_socket_option
 @timeout_option
+@output_option
 @waits_for_agents
-def delete(entry_ids: tuple[str, ...], ca_socket: str, timeout: timedelta) -> None:
+def delete(entry_ids: tuple[str, ...], ca_socket: str, timeout: timedelta, output: str) -> None:
     """Delete entries; their identities are not renewed again."""
     peer = ca_at(ca_socket)
     with channel(peer) as opened:
         request = entry_api.BatchDeleteEntryRequest(ids=entry_ids)
         results = entry_api.EntryStub(opened).BatchDeleteEntry(request, timeout=seconds(timeout)).results
-    for result in results:
-        if result.status.code == 0:
-            click.echo(f"deleted {result.id}")
+    show_done("deleted", [result.id for result in results if result.status.code == 0], output)
     for result in results:
         check_item(result.status.code, f"{result.id or 'an entry'}: {result.status.message}", peer)
 
@@ -224,15 +223,15 @@ def delete(entry_ids: tuple[str, ...], ca_socket: str, timeout: timedelta) -> No
 @click.option("--dry-run/--no-dry-run", default=False, help="Say what would change; exit 1 if anything would.")
 @ca_socket_option
 @timeout_option
+@output_option
 @waits_for_agents
-def apply(path: Path, prune: bool, dry_run: bool, ca_socket: str, timeout: timedelta) -> int:
+def apply(path: Path, prune: bool, dry_run: bool, ca_socket: str, timeout: timedelta, output: str) -> int:
     """Make the CA's entries those of a TOML file of `[[entry]]` tables."""
     wanted = entry_file.read(path)
     peer = ca_at(ca_socket)
     existing = list(all_entries(peer, entry_api.ListEntriesRequest.Filter(), timeout))
     plan = entry_file.plan(wanted, existing, prune=prune)
-    for line in plan.lines():
-        click.echo(line)
+    plan.shown().show(output)
     if dry_run:
         return Exit.NO if plan else Exit.DONE
     with channel(peer) as opened:

@@ -18,12 +18,15 @@ from livery.errors import Kind, LiveryError
 from livery.wire import entry_api, types_api
 from livery_cli.peers.client import tell_warnings
 from livery_cli.peers.wire_text import entry_row, id_from_wire, id_to_wire, selectors_from_wire, selectors_to_wire
+from livery_cli.plain_text import one_line
 from livery_cli.terminal.options import TTL
+from livery_cli.terminal.output import Shown
 
 _KNOWN = {
     "spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "jwt_svid_ttl",
     "dns_names", "federates_with", "hint", "admin", "downstream",
 }  # fmt: skip
+_SIGNS = {"create": "+", "update": "~", "delete": "-"}
 _BATCH = 50
 
 
@@ -46,14 +49,23 @@ class Plan:
         """Whether anything must change."""
         return bool(self.create or self.update or self.delete)
 
-    def lines(self) -> Iterator[str]:
-        """One line a change."""
-        for sign, entries in (("+", self.create), ("~", self.update), ("-", self.delete)):
-            for entry in entries:
-                selectors = " ".join(selectors_from_wire(entry.selectors))
-                yield f"{sign} {id_from_wire(entry.spiffe_id)} via {id_from_wire(entry.parent_id)} for {selectors}"
-        if not self:
-            yield "nothing to change"
+    def shown(self) -> Shown:
+        """One line a change for people, one object for programs; named by the identity."""
+        rows = [
+            {"change": change} | {key: entry_row(entry)[key] for key in ("spiffe_id", "parent_id", "selectors")}
+            for change, entry in self._changes()
+        ]
+        lines = [_line(_SIGNS[change], entry) for change, entry in self._changes()]
+        return Shown(rows, [str(row["spiffe_id"]) for row in rows], lambda: "\n".join(lines) or "nothing to change")
+
+    def _changes(self) -> Iterator[tuple[str, types_api.Entry]]:
+        for change, entries in (("create", self.create), ("update", self.update), ("delete", self.delete)):
+            yield from ((change, entry) for entry in entries)
+
+
+def _line(sign: str, entry: types_api.Entry) -> str:
+    selectors = " ".join(selectors_from_wire(entry.selectors))
+    return f"{sign} {id_from_wire(entry.spiffe_id)} via {id_from_wire(entry.parent_id)} for {one_line(selectors)}"
 
 
 def read(path: Path) -> list[types_api.Entry]:

@@ -16,7 +16,7 @@ from livery_cli.peers.client import Peer, ca_at, channel, seconds
 from livery_cli.peers.live_ids import complete_agent_id
 from livery_cli.peers.wire_text import id_from_wire, id_to_wire, selectors_from_wire
 from livery_cli.terminal.options import DURATION, ca_socket_option, output_option, timeout_option
-from livery_cli.terminal.output import Shown, View, at, one, several
+from livery_cli.terminal.output import Shown, View, at, one, several, show_done
 from livery_cli.terminal.watching import watchable
 
 VIEW = View(
@@ -102,24 +102,26 @@ def show_(agent_id: str, ca_socket: str, timeout: timedelta) -> Shown:
 @click.argument("agent_id", shell_complete=complete_agent_id)
 @ca_socket_option
 @timeout_option
-def ban(agent_id: str, ca_socket: str, timeout: timedelta) -> None:
+@output_option
+def ban(agent_id: str, ca_socket: str, timeout: timedelta, output: str) -> None:
     """Turn an agent away for good: its SVID stops working and it may not attest again until it is evicted."""
     with channel(ca_at(ca_socket)) as opened:
         request = agent_api.BanAgentRequest(id=id_to_wire(agent_id))
         agent_api.AgentStub(opened).BanAgent(request, timeout=seconds(timeout))
-    click.echo(f"banned {agent_id}")
+    show_done("banned", [agent_id], output)
 
 
 @node.command()
 @click.argument("agent_id", shell_complete=complete_agent_id)
 @ca_socket_option
 @timeout_option
-def evict(agent_id: str, ca_socket: str, timeout: timedelta) -> None:
+@output_option
+def evict(agent_id: str, ca_socket: str, timeout: timedelta, output: str) -> None:
     """Forget an agent: its SVID stops working, and it may attest anew."""
     with channel(ca_at(ca_socket)) as opened:
         request = agent_api.DeleteAgentRequest(id=id_to_wire(agent_id))
         agent_api.AgentStub(opened).DeleteAgent(request, timeout=seconds(timeout))
-    click.echo(f"evicted {agent_id}")
+    show_done("evicted", [agent_id], output)
 
 
 @node.command()
@@ -127,7 +129,8 @@ def evict(agent_id: str, ca_socket: str, timeout: timedelta) -> None:
 @click.option("--dry-run/--no-dry-run", default=False, help="Only say which.")
 @ca_socket_option
 @timeout_option
-def prune(expired_for: timedelta, dry_run: bool, ca_socket: str, timeout: timedelta) -> None:
+@output_option
+def prune(expired_for: timedelta, dry_run: bool, ca_socket: str, timeout: timedelta, output: str) -> None:
     """Evict agents whose SVID ran out long ago; banned agents stay banned."""
     from datetime import UTC, datetime
 
@@ -135,11 +138,21 @@ def prune(expired_for: timedelta, dry_run: bool, ca_socket: str, timeout: timede
     criteria = agent_api.ListAgentsRequest.Filter(by_expires_before=f"{before:%Y-%m-%d %H:%M:%S} +0000 +00")
     criteria.by_banned.value = False
     gone = [id_from_wire(agent.id) for agent in _all(ca_at(ca_socket), criteria, timeout)]
-    with channel(ca_at(ca_socket)) as opened:
-        stub = agent_api.AgentStub(opened)
-        for agent_id in gone:
-            if not dry_run:
-                stub.DeleteAgent(agent_api.DeleteAgentRequest(id=id_to_wire(agent_id)), timeout=seconds(timeout))
-            click.echo(f"{'would evict' if dry_run else 'evicted'} {agent_id}")
+    if dry_run:
+        show_done("would evict", gone, output)
+    else:
+        _evict_all(ca_at(ca_socket), gone, timeout, output)
     if not gone:
         click.echo("nothing to prune", err=True)
+
+
+def _evict_all(peer: Peer, gone: list[str], timeout: timedelta, output: str) -> None:
+    evicted: list[str] = []
+    try:
+        with channel(peer) as opened:
+            stub = agent_api.AgentStub(opened)
+            for agent_id in gone:
+                stub.DeleteAgent(agent_api.DeleteAgentRequest(id=id_to_wire(agent_id)), timeout=seconds(timeout))
+                evicted.append(agent_id)
+    finally:
+        show_done("evicted", evicted, output)

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from livery_cli.terminal.options import config_option, ready_fd_option
+from livery_cli.terminal.options import config_option, output_option, ready_fd_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ def add_role_commands(group: click.Group, role: RoleModules) -> None:
 
     @config.command(help="Check it, and show each value in force with the place it came from.")
     @config_option
-    def check(config_file: Path | None) -> int:
+    @output_option
+    def check(config_file: Path | None, output: str) -> int:
         from livery_cli.role import check_config
 
-        return check_config(role.load(role.config), role.name, config_file)
+        return check_config(role.load(role.config), role.name, config_file, output)

@@ -85,6 +85,13 @@ def show_one(row: Row, view: View, output: str) -> None:
     one(row, view).show(output)
 
 
+def show_done(done: str, ids: Sequence[str], output: str) -> None:
+    """Print what was done to each of these: a sentence for people, `id` and `done` for programs."""
+    if ids or output == "json":
+        rows = [{"id": each, "done": done} for each in ids]
+        Shown(rows, ids, lambda: "\n".join(f"{done} {one_line(each)}" for each in ids)).show(output)
+
+
 def cell(value: object) -> str:
     """A value as a person reads it."""
     if value is None or value in ("", (), []):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +18,7 @@ import pytest
 from livery.errors import Kind, LiveryError
 from livery_cli.commands.svid_files import write_svid
 from livery_cli.exits import Exit, exit_code, tell
-from livery_cli.main import COMMANDS, run
+from livery_cli.main import COMMANDS, livery, run
 from livery_cli.peers.client import Refused
 
 
@@ -84,6 +86,40 @@ def test_nobody_at_the_socket_is_3_and_says_how_to_start_it(tmp_path: Path, caps
     assert "livery up" in told
 
 
+def test_a_socket_by_a_name_that_no_file_can_have_is_3(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["entry", "list", "--ca-socket"], ["inspect", "--agent-socket"]):
+        assert run([*command, "unix:/" + "x" * 5000]) == Exit.UNREACHABLE
+        assert "no socket there" in capsys.readouterr().err
+
+
+def test_a_configuration_to_start_from_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["ca", "init", "--trust-domain", "a.test", "--state", str(tmp_path / "my ca")]
+    assert run(command) == Exit.DONE
+    assert f"livery ca run --config '{tmp_path}/my ca/livery.toml'" in capsys.readouterr().out
+    assert run(command) == Exit.REFUSED
+    assert "livery.toml exists" in capsys.readouterr().err
+
+
+def test_a_configuration_is_checked_in_each_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "livery.toml").write_text('[ca]\ntrust_domain = "a.test"\n')
+    check = ["ca", "config", "check", "--config", str(tmp_path / "livery.toml")]
+    assert run(check) == Exit.DONE
+    line = capsys.readouterr().out.splitlines()[0]
+    assert run([*check, "-o", "json"]) == Exit.DONE
+    first = json.loads(capsys.readouterr().out)[0]
+    assert line == f"{first['name']} = {first['value']}  # {first['source']}"
+    assert run([*check, "-o", "name"]) == Exit.DONE
+    assert capsys.readouterr().out.splitlines()[0] == first["name"]
+
+
+def test_a_state_that_is_a_file_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert run(["ca", "init", "--trust-domain", "a.test", "--state", str(tmp_path / "file")]) == Exit.REFUSED
+    told = capsys.readouterr().err
+    assert "cannot be written" in told
+    assert f"'{tmp_path}/file'" in told
+
+
 def test_a_bad_spiffe_id_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["mint", "jwt", "spiffe://UPPER/x", "--audience", "a", "--ca-socket", str(tmp_path)]
     assert run(arguments) == Exit.USAGE
@@ -141,6 +177,28 @@ def test_a_full_disk_under_the_output_is_4_and_no_error_of_ours(tmp_path: Path) 
 def test_every_command_has_a_help_that_loads(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([name, "--help"]) == Exit.DONE
     assert "Usage:" in capsys.readouterr().out
+
+
+def leaves(command: click.Command, *names: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by its full name."""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            inner = command.get_command(click.Context(command), name)
+            assert inner is not None
+            yield from leaves(inner, *names, name)
+    else:
+        yield " ".join(names), command
+
+
+def test_every_command_that_answers_does_so_in_each_form() -> None:
+    """But for those that run on, write a file to start from, or print a text of its own form."""
+    of_their_own = {"completion", "ca init", "ca run", "agent run", "policy run", "bundle show"}
+    without = {
+        name
+        for name, command in leaves(livery)
+        if not any({"-o", "--output"} <= set(parameter.opts) for parameter in command.params)
+    }
+    assert without == of_their_own
 
 
 def test_the_documentation_lists_every_command_and_each_of_their_own() -> None:

@@ -179,7 +179,13 @@ def test_a_plan_creates_updates_and_on_request_deletes(tmp_path: Path) -> None:
     assert plan.delete == (stray,), "an entry under a parent the file does not name is not ours to delete"
     assert not entry_file.plan([wanted], [existing, stray], prune=False).delete
     assert len(entry_file.plan([wanted], [], prune=True).create) == 1
-    assert list(entry_file.plan([wanted], [wanted], prune=True).lines()) == ["nothing to change"]
+    assert entry_file.plan([wanted], [wanted], prune=True).shown().text("table") == "nothing to change"
+    told = json.loads(plan.shown().text("json"))
+    assert [(each["change"], each["spiffe_id"], each["selectors"]) for each in told] == [
+        ("update", "spiffe://example.org/web", ["unix:uid:1000"]),
+        ("delete", "spiffe://example.org/other", ["unix:uid:1000"]),
+    ]
+    assert plan.shown().text("name").splitlines() == [each["spiffe_id"] for each in told]
 
 
 def test_what_a_file_cannot_say_of_an_entry_stays_when_the_rest_changes(tmp_path: Path) -> None:
