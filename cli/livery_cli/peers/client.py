@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import grpc
+import grpc.aio
 
 from livery.errors import Kind, LiveryError
 
@@ -134,7 +135,7 @@ def check_socket(peer: Peer) -> None:
 
 def from_rpc(error: grpc.RpcError, peer: Peer) -> LiveryError:
     """An RPC error in our words."""
-    if not isinstance(error, grpc.Call):
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return PeerFailed(f"{peer.name} could not be asked", why=str(error))
     status = error.code()
     details = error.details() or status.name

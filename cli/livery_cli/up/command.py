@@ -6,6 +6,7 @@ Owns: the options and building the parts. Does not own: the order of things (`su
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 import signal
 from contextlib import ExitStack
@@ -80,13 +81,16 @@ def up(
     """
     if not _SHORTEST_TTL <= svid_ttl <= _LONGEST_TTL:
         raise click.BadParameter("choose between 12s and 4h", param_hint="--svid-ttl")
-    TrustDomain.parse(trust_domain)
-    settings = Settings(state, trust_domain, svid_ttl, rate, demo, run_for, output)
+    if math.isnan(rate):  # which no range leaves out
+        raise click.BadParameter("it is not a number of calls a second", param_hint="--rate")
+    settings = Settings(state, TrustDomain.parse(trust_domain).name, svid_ttl, rate, demo, run_for, output)
     fine = asyncio.run(_run(settings, SystemClock()))
+    if fine is None:
+        raise click.Abort
     return Exit.DONE if fine else Exit.NO
 
 
-async def _run(settings: Settings, clock: Clock) -> bool:
+async def _run(settings: Settings, clock: Clock) -> bool | None:
     with ExitStack() as held:
         layout = _layout(settings.state, held)
         parts = _build(settings, layout, clock)

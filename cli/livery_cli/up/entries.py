@@ -6,7 +6,8 @@ run (another UID, another interpreter) is replaced; entries under other parents 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import grpc.aio
 from livery.identity import TrustBundle
 from livery.runtime.spire_types import bundle_from_wire
 from livery.wire import bundle_api, entry_api, types_api
-from livery_cli.peers.client import Peer, ca_at, check_item
+from livery_cli.peers.client import Peer, ca_at, check_item, from_rpc
 from livery_cli.peers.wire_text import id_to_wire, selectors_from_wire, selectors_to_wire
 
 _TIMEOUT = 10.0  # seconds
@@ -48,17 +49,25 @@ class Registrar:
         self._peer = ca_at(f"unix:{socket}")
 
     async def bundle(self) -> TrustBundle:
-        """The CA's own bundle."""
-        async with grpc.aio.insecure_channel(self._peer.address) as channel:
+        """The CA's own bundle; raises `LiveryError` where it does not answer."""
+        async with self._channel() as channel:
             stub = bundle_api.BundleStub(channel)
             return bundle_from_wire(await stub.GetBundle(bundle_api.GetBundleRequest(), timeout=_TIMEOUT))
 
     async def register(self, wanted: Sequence[Registration]) -> None:
-        """Make these the entries of their identities under their parents."""
-        async with grpc.aio.insecure_channel(self._peer.address) as channel:
+        """Make these the entries of their identities under their parents; raises `LiveryError` where it refuses."""
+        async with self._channel() as channel:
             stub = entry_api.EntryStub(channel)
             for registration in wanted:
                 await _register(stub, registration, self._peer)
+
+    @asynccontextmanager
+    async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
+        async with grpc.aio.insecure_channel(self._peer.address) as channel:
+            try:
+                yield channel
+            except grpc.RpcError as error:
+                raise from_rpc(error, self._peer) from error
 
 
 async def _register(stub: entry_api.EntryAsyncStub, wanted: Registration, peer: Peer) -> None:

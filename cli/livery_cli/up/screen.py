@@ -22,7 +22,7 @@ from livery_cli.terminal.output import duration
 from livery_cli.up.board import Board
 from livery_cli.up.events import Event
 
-_PLAIN_EVERY = 5.0  # seconds between progress lines of plain output
+_PLAIN_EVERY = timedelta(seconds=5)  # between progress lines of plain output
 
 
 class Screen(Protocol):
@@ -61,7 +61,7 @@ class PlainScreen:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._told: set[tuple[object, ...]] = set()
-        self._next: datetime | None = None
+        self._last: datetime | None = None
 
     def show(self, event: Event) -> None:
         """Print the event; of equal calls only the first, since they are counted in the progress line."""
@@ -77,10 +77,11 @@ class PlainScreen:
 
     def tick(self, now: datetime) -> None:
         """Print a line of progress every few seconds."""
-        if self._next is not None and (now - self._next).total_seconds() < 0:
+        # A clock that was set back must not silence it.
+        if self._last is not None and abs(now - self._last) < _PLAIN_EVERY:
             return
-        first = self._next is None
-        self._next = now + timedelta(seconds=_PLAIN_EVERY)
+        first = self._last is None
+        self._last = now
         if not first and self._board.outcomes:
             counts = self._board.summary()
             told = ("rotations", "allowed", "denied", "failures", "p50_ms", "p99_ms")

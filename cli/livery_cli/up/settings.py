@@ -17,4 +17,4 @@ class Settings:
     rate: float  # calls a second between the demo services
     demo: bool
     run_for: timedelta | None
-    output: str  # screen, lines or json
+    output: str  # screen or json

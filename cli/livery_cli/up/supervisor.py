@@ -7,10 +7,10 @@ a process's life (`process`), configurations (`roles`), entries (`entries`), or 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 
 from livery.runtime.clock import Clock
 from livery_cli.up.board import Board, Call
@@ -48,9 +48,14 @@ class Supervisor:
         self._parts = parts
         self._processes: dict[str, Process] = {}
         self._ready: dict[str, Mapping[str, object]] = {}
+        self._unsaid: OSError | None = None
 
-    async def run(self, stop: asyncio.Event) -> bool:
-        """Start everything, watch it until `stop` or `--for`, and stop it; true if nothing failed."""
+    async def run(self, stop: asyncio.Event) -> bool | None:
+        """Start everything, watch it until `stop` or `--for`, and stop it.
+
+        True if nothing failed, None if it was stopped before all was there. Raises OSError when nobody takes what it
+        says any more.
+        """
         started = False
         try:
             started = await self._started_unless(stop)
@@ -62,7 +67,9 @@ class Supervisor:
             if started:
                 self._say("stopped", self._parts.board.summary())
             self._parts.screen.close()
-        return not self._parts.board.outcomes["failed"]
+        if self._unsaid is not None:
+            raise self._unsaid
+        return not self._parts.board.outcomes["failed"] if started else None
 
     # Starting
 
@@ -141,10 +148,11 @@ class Supervisor:
 
     async def _watch(self, stop: asyncio.Event) -> None:
         clock = self._parts.clock
-        end = clock.now() + (self._settings.run_for or timedelta.max / 2**20)
+        run_for = self._settings.run_for
+        end = clock.monotonic() + run_for.total_seconds() if run_for else math.inf
         observer = asyncio.create_task(self._observe())
         try:
-            while not stop.is_set() and clock.now() < end:
+            while not stop.is_set() and clock.monotonic() < end and self._unsaid is None:
                 self._parts.screen.tick(clock.now())
                 try:
                     await asyncio.wait_for(stop.wait(), _TICK)
@@ -202,7 +210,10 @@ class Supervisor:
         event = Event(name, self._parts.clock.now(), fields)
         if name != "call":
             self._parts.board.recent.append(event)
-        self._parts.screen.show(event)
+        try:
+            self._parts.screen.show(event)
+        except OSError as error:  # whoever reads is gone, or there is no room: the run ends
+            self._unsaid = error
 
     # Stopping
 

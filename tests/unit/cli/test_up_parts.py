@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,13 +11,22 @@ from pathlib import Path
 
 import pytest
 
+from livery.runtime.clock import SystemClock
+from livery_cli.exits import Exit
+from livery_cli.main import run
+from livery_cli.peers.client import Unreachable
 from livery_cli.up.board import Board, Call, Identity, Latencies
+from livery_cli.up.entries import Registrar
 from livery_cli.up.events import Event
 from livery_cli.up.layout import Layout
-from livery_cli.up.node_identity import node_identity
+from livery_cli.up.node_identity import NodeIdentity, node_identity
+from livery_cli.up.observer import Observer
 from livery_cli.up.persona import _by_interpreter
 from livery_cli.up.report import Report, report
+from livery_cli.up.roles import Roles
 from livery_cli.up.screen import PlainScreen, program, welcome
+from livery_cli.up.settings import Settings
+from livery_cli.up.supervisor import Parts, Supervisor
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
 CALL = Call("orders", "inventory", "GET", "/stock/pear", "allowed", "", "", 2.5)
@@ -75,6 +85,102 @@ def test_plain_output_tells_each_kind_of_call_once_and_every_failure(capsys: pyt
     for fields in (allowed, allowed, allowed | {"outcome": "failed"}, allowed | {"outcome": "failed"}):
         screen.show(Event("call", NOW, fields))
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_plain_output_goes_on_when_the_clock_is_set_back(capsys: pytest.CaptureFixture[str]) -> None:
+    board = Board()
+    board.count(CALL)
+    screen = PlainScreen(board)
+    for after in (0, 1, 6, 7, -3600, -3599, -3594):
+        screen.tick(NOW + timedelta(seconds=after))
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+class Unread:
+    """A screen whose reader went away."""
+
+    closed = False
+
+    def show(self, event: Event) -> None:
+        if event.name == "call":
+            raise BrokenPipeError
+
+    def tick(self, now: datetime) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Alone(Supervisor):
+    """Nothing but the watching: there is no process."""
+
+    def __init__(self, state: Path, *, starts: bool = True) -> None:
+        layout = Layout.at(state)
+        settings = Settings(state, "td", timedelta(seconds=30), 50, True, timedelta(hours=1), "json")
+        roles = Roles(settings, layout, NodeIdentity(state, state, state), {})
+        self.screen, self._starts = Unread(), starts
+        observer = Calls(layout, self)
+        board, clock = Board(), SystemClock()
+        super().__init__(
+            settings, Parts(layout, roles, Registrar(layout.ca_socket), observer, board, self.screen, clock)
+        )
+
+    async def _start_all(self) -> None:
+        if not self._starts:
+            await asyncio.Event().wait()
+
+    def _ready_fields(self) -> dict[str, object]:
+        return {}
+
+
+class Calls(Observer):
+    """At each look, one call is reported."""
+
+    def __init__(self, layout: Layout, supervisor: Alone) -> None:
+        super().__init__(layout)
+        self._supervisor = supervisor
+
+    async def identities(self) -> dict[str, Identity]:
+        self._supervisor._took_call(CALL)
+        return {}
+
+
+async def test_a_run_that_nobody_reads_any_more_ends(tmp_path: Path) -> None:
+    """`livery up -o json | head`: what cannot be said stops everything, and is not lost in a task."""
+    supervisor = Alone(tmp_path)
+    with pytest.raises(BrokenPipeError):
+        await supervisor.run(asyncio.Event())
+    assert supervisor.screen.closed
+
+
+async def test_a_run_that_is_stopped_before_all_is_there_was_neither_good_nor_bad(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    stop.set()
+    assert await Alone(tmp_path, starts=False).run(stop) is None
+
+
+async def test_a_ca_that_is_gone_is_told_as_everywhere(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="the CA did not answer"):
+        await Registrar(tmp_path / "none.sock").bundle()
+
+
+@pytest.mark.parametrize("rate", ["nan", "0", "inf", "many"])
+def test_a_rate_that_is_none_is_wrong_usage(rate: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["up", "--state", str(tmp_path / "state"), "--rate", rate]) == Exit.USAGE
+    assert "--rate" in capsys.readouterr().err
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_trust_domain_may_be_given_as_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Settings] = []
+
+    async def note(settings: Settings, clock: object) -> bool:
+        taken.append(settings)
+        return True
+
+    monkeypatch.setattr("livery_cli.up.command._run", note)
+    assert run(["up", "--trust-domain", "spiffe://a.test"]) == Exit.DONE
+    assert taken[0].trust_domain == "a.test"
 
 
 def test_the_welcome_ends_with_three_commands_to_try() -> None:
