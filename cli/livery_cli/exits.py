@@ -33,6 +33,13 @@ class OutputLost(LiveryError):
     kind: ClassVar[Kind] = Kind.EXHAUSTED
 
 
+class NotText(LiveryError):
+    """An argument holds bytes that are no text, where text is sent."""
+
+    code: ClassVar[str] = "not_text"
+    kind: ClassVar[Kind] = Kind.INVALID
+
+
 _BY_KIND = {
     Kind.INVALID: Exit.USAGE,
     Kind.UNAVAILABLE: Exit.UNREACHABLE,

@@ -7,6 +7,7 @@ imported when it is asked for. No prompt is ever shown, and no traceback unless 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import click
 
 from livery.errors import LiveryError
 from livery_cli.completion import VARIABLE, answer
-from livery_cli.exits import Exit, OutputLost, exit_code, tell
+from livery_cli.exits import Exit, NotText, OutputLost, exit_code, tell
 from livery_cli.lazy import Lazy, LazyGroup
 
 COMMANDS = {
@@ -68,19 +69,25 @@ def _ending(stop: BaseException) -> int:
             stop.show()
             code = Exit.USAGE
         case LiveryError():
-            tell(stop)
-            code = exit_code(stop)
+            code = _told(stop)
         case BrokenPipeError():
             # The reader of our output went away (`livery ... | head`): nobody is left to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = Exit.DONE
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO):
-            lost = OutputLost("the output could not be written", why=str(stop), fix="make room, or write elsewhere")
-            tell(lost)
-            code = exit_code(lost)
+            fix = "make room, or write elsewhere"
+            code = _told(OutputLost("the output could not be written", why=str(stop), fix=fix))
+        case UnicodeEncodeError():
+            why = "it holds bytes that are not UTF-8"
+            code = _told(NotText("an argument is not text", why=why, fix="write it in UTF-8"))
         case _:
             code = _internal(stop)
     return code
+
+
+def _told(error: LiveryError) -> int:
+    tell(error)
+    return exit_code(error)
 
 
 def _internal(error: BaseException) -> int:
@@ -89,18 +96,16 @@ def _internal(error: BaseException) -> int:
         import traceback
 
         traceback.print_exception(error)
-    tell(
-        LiveryError(
-            f"livery met an error of its own: {type(error).__name__}",
-            why=str(error).splitlines()[0] if str(error) else "no further text",
-            fix="set LIVERY_TRACEBACK=1 and run it again to see where; then report it",
-        )
-    )
-    return Exit.INTERNAL
+    what = f"livery met an error of its own: {type(error).__name__}"
+    why = str(error).splitlines()[0] if str(error) else "no further text"
+    fix = "set LIVERY_TRACEBACK=1 and run it again to see where; then report it"
+    return _told(LiveryError(what, why=why, fix=fix))
 
 
 def main() -> None:
     """The console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that cannot show every character
     if instruction := os.environ.get(VARIABLE):
         sys.exit(answer(livery, instruction))
     sys.exit(run())

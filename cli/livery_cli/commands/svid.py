@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 import click
 
@@ -35,6 +35,7 @@ X509_VIEW = View(
 )
 JWT_VIEW = View({"spiffe_id": "SPIFFE ID", "token": "TOKEN"}, name="token")
 _AGAIN = 0.5  # seconds between two questions of --wait
+_LONGEST_TOKEN = 1 << 20  # bytes
 
 
 @click.group()
@@ -144,14 +145,16 @@ def fetch_jwt(
 
 
 @jwt_.command("validate", short_help="Validate a JWT-SVID; exit 0 or 1.")
-@click.argument("token", type=click.File("r"), default="-")
+@click.argument("token", type=click.File("rb"), default="-")
 @click.option("--audience", required=True, help="Who we are: the token must be for us.")
 @endpoint_socket_option
 @timeout_option
 @output_option
-def validate_jwt(token: TextIO, audience: str, endpoint_socket: str, timeout: timedelta, output: str) -> int:
+def validate_jwt(token: BinaryIO, audience: str, endpoint_socket: str, timeout: timedelta, output: str) -> int:
     """Validate a JWT-SVID read from a file or from standard input; exit 1 if it is not valid."""
-    request = workload_api.ValidateJWTSVIDRequest(audience=audience, svid=token.read().strip())
+    # What is no text at all comes out as text that is no token; what is cut off is longer than any token.
+    text = token.read(_LONGEST_TOKEN).decode("utf-8", "replace").strip()
+    request = workload_api.ValidateJWTSVIDRequest(audience=audience, svid=text)
     try:
         with channel(agent_at(endpoint_socket)) as opened:
             stub = workload_api.SpiffeWorkloadAPIStub(opened)

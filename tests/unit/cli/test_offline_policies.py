@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,19 @@ def can(policies: Path, *options: str) -> int:
 def test_a_header_that_is_not_configured_is_a_finding(policies: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(policies) == Exit.NO
     assert "x-tenant" in capsys.readouterr().out
+
+
+def test_a_terminal_that_cannot_show_every_character_gets_the_answer_too(policies: Path, config: Path) -> None:
+    """The arrows of an explanation are in no character set but Unicode's."""
+    command = ["can", *CALL, "--context", json.dumps(CONTEXT), "--policies", str(policies), "--config", str(config)]
+    done = subprocess.run(
+        [sys.executable, "-m", "livery_cli", *command],
+        env={"PATH": "", "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (Exit.DONE, b"")
+    assert rb"orders \u2192 http:GET" in done.stdout
 
 
 def test_with_the_servers_file_the_same_policies_pass_and_decide(policies: Path, config: Path) -> None:
