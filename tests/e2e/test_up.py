@@ -123,7 +123,7 @@ def test_kill_9_of_a_role_is_said_and_mended(start_up: Start, role: str) -> None
 def test_a_plain_pipe_gets_lines_a_person_can_read(tmp_path: Path) -> None:
     done = livery("up", "--state", str(tmp_path / "state"), "--for", "4s", timeout=90)
     assert done.returncode == 0, done.stderr
-    assert "livery is up" in done.stdout
+    assert done.stdout.index("starting ca") < done.stdout.index("livery is up") < done.stdout.index("stopping")
     assert "Try next:" in done.stdout
     assert "orders -> inventory DELETE" in done.stdout
     assert "0 failed" in done.stdout

@@ -118,17 +118,19 @@ def _layout(state: Path, held: ExitStack) -> Layout:
 
 
 def _build(settings: Settings, layout: Layout, clock: Clock) -> Parts:
+    board = Board()
+    shown = screen(settings.output, board)
+    shown.progress(f"starting, with state in {layout.state}")
     node = node_identity(layout.state / "node", clock.now())
     roles = Roles(settings, layout, node, personas(SERVICES, layout.state / "services"))
     roles.hand_over()
     roles.write_policy()
-    board = Board()
     return Parts(
         layout=layout,
         roles=roles,
         registrar=Registrar(layout.ca_socket),
         observer=Observer(layout),
         board=board,
-        screen=screen(settings.output, board),
+        screen=shown,
         clock=clock,
     )

@@ -44,7 +44,8 @@ def _call(fields: Mapping[str, object]) -> str:
 
 
 def _rotated(fields: Mapping[str, object]) -> str:
-    return f"{fields['service']} has serial {str(fields['serial'])[:12]}… until {fields['expires_at']}"
+    until = datetime.fromisoformat(str(fields["expires_at"]))
+    return f"{fields['service']} has serial {str(fields['serial'])[:8]}… until {until:%H:%M:%S}"
 
 
 def _trouble(fields: Mapping[str, object]) -> str:

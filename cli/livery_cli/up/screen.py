@@ -22,11 +22,16 @@ from livery_cli.terminal.output import duration
 from livery_cli.up.board import Board
 from livery_cli.up.events import Event
 
+_RECENT = 3  # events shown at once
 _PLAIN_EVERY = timedelta(seconds=5)  # between progress lines of plain output
 
 
 class Screen(Protocol):
     """Something that shows a run."""
+
+    def progress(self, what: str) -> None:
+        """Tell whoever waits what is being done, before there is anything to show and when it ends."""
+        ...
 
     def show(self, event: Event) -> None:
         """Show that something happened."""
@@ -43,6 +48,9 @@ class Screen(Protocol):
 
 class JsonScreen:
     """Every event, one line of JSON each."""
+
+    def progress(self, what: str) -> None:
+        """A program that waits, waits for `ready`."""
 
     def show(self, event: Event) -> None:
         """Print the event."""
@@ -62,6 +70,10 @@ class PlainScreen:
         self._board = board
         self._told: set[tuple[object, ...]] = set()
         self._last: datetime | None = None
+
+    def progress(self, what: str) -> None:
+        """Print it."""
+        print(what, flush=True)
 
     def show(self, event: Event) -> None:
         """Print the event; of equal calls only the first, since they are counted in the progress line."""
@@ -92,18 +104,24 @@ class PlainScreen:
 
 
 class LiveScreen:
-    """A table that is redrawn in place."""
+    """The first screen, and below it a table that is redrawn in place: small enough for 80 columns and 24 lines."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._ready: Mapping[str, object] = {}
         self._live = Live(console=Console(), auto_refresh=False, transient=False)
         self._started = False
+
+    def progress(self, what: str) -> None:
+        """Print it, below the last picture if there is one."""
+        self._stop()
+        print(what, flush=True)
 
     def show(self, event: Event) -> None:
         """Take the event in; the next tick draws it."""
         if event.name == "ready":
-            self._ready = event.fields
+            # Not by rich, which would break long lines for good: these are for pasting.
+            print(welcome(event.fields), flush=True)
+            print()
             self._live.start()
             self._started = True
         elif event.name == "stopped":
@@ -125,25 +143,29 @@ class LiveScreen:
             self._started = False
 
     def _picture(self, now: datetime) -> Group:
-        parts: list[Table | Text] = [Text(welcome(self._ready)), Text(), self._identities(now)]
+        parts: list[Table | Text] = [self._identities(now)]
         if self._board.by_call:
             parts += [Text(), self._calls()]
         if self._board.denied_because:
             parts.append(Text(f"denied {self._board.denied_because}", style="yellow"))
         parts.append(Text())
         parts += [Text(f"{name}: {why}", style="bold red") for name, why in self._board.troubles.items()]
-        parts += [Text(event.sentence(), style="dim") for event in list(self._board.recent)[-5:]]
+        parts += [
+            Text(event.sentence(), style="dim", no_wrap=True, overflow="ellipsis")
+            for event in list(self._board.recent)[-_RECENT:]
+        ]
         parts.append(Text("Ctrl-C stops everything.", style="dim"))
         return Group(*parts)
 
     def _identities(self, now: datetime) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("IDENTITY", "SERIAL", "EXPIRES IN", "RENEWS IN", "ROTATIONS"):
-            table.add_column(heading)
+        table.add_column("IDENTITY", overflow="fold")
+        for heading in ("SERIAL", "ENDS IN", "RENEWS IN", "ROTATED"):
+            table.add_column(heading, no_wrap=True)
         for name, held in sorted(self._board.identities.items()):
             renews = duration(max(held.renew_at - now, now - now)) if held.renew_at else "-"
             rotations = str(self._board.rotations[name])
-            table.add_row(held.spiffe_id, held.serial[:16] + "…", duration(held.expires_at - now), renews, rotations)
+            table.add_row(held.spiffe_id, held.serial[:8] + "…", duration(held.expires_at - now), renews, rotations)
         return table
 
     def _calls(self) -> Table:
@@ -164,7 +186,8 @@ def welcome(ready: Mapping[str, object]) -> str:
         f"livery is up: trust domain {ready['trust_domain']}, state in {ready['state']}",
         f"  CA             {ready['ca_address']}",
         f"  Workload API   {ready['spiffe_endpoint_socket']}",
-        f"  policy         {ready['policy_socket']}  https://{ready['policy_address']}",
+        f"  policy         {ready['policy_socket']}",
+        f"                 https://{ready['policy_address']}",
     ]
     services = ready.get("services")
     if isinstance(services, dict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from livery.runtime.clock import Clock
@@ -17,6 +17,7 @@ from livery_cli.up.board import Board, Call
 from livery_cli.up.entries import Registrar
 from livery_cli.up.events import Event
 from livery_cli.up.layout import Layout
+from livery_cli.up.logs import shorten
 from livery_cli.up.observer import Observer
 from livery_cli.up.process import Process, Watcher
 from livery_cli.up.report import Report
@@ -25,6 +26,7 @@ from livery_cli.up.screen import Screen
 from livery_cli.up.settings import Settings
 
 _TICK = 0.25  # seconds between redraws
+_RECALLED = frozenset({"rotated", "degraded", "recovered"})  # what the live screen still shows a while later
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Supervisor:
                 self._say("ready", self._ready_fields())
                 await self._watch(stop)
         finally:
+            self._progress("stopping")
             await self._stop_all()
             if started:
                 self._say("stopped", self._parts.board.summary())
@@ -120,6 +123,7 @@ class Supervisor:
         report = Report(self._took_call) if name in ("orders", "inventory") else None
         command = self._parts.roles.command(name, report.line if report else None)
         process = Process(command, watcher, self._parts.clock)
+        self._progress(f"starting {name}")
         self._processes[name] = process
         self._ready[name] = await process.start()
         return self._ready[name]
@@ -163,13 +167,15 @@ class Supervisor:
             await asyncio.gather(observer, return_exceptions=True)
 
     async def _observe(self) -> None:
-        """Hold the board against what the agent says, once a second."""
+        """Hold the board against what the agent says, once a second, and keep the logs short."""
         board = self._parts.board
         while True:
             for name, identity in (await self._parts.observer.identities()).items():
                 if board.hold(name, identity):
                     fields = {"service": name, "spiffe_id": identity.spiffe_id, "serial": identity.serial}
                     self._say("rotated", fields | {"expires_at": identity.expires_at.isoformat()})
+            for name in self._processes:
+                await asyncio.to_thread(shorten, self._parts.layout.log(name))
             await self._parts.clock.sleep(1.0)
 
     def _took_call(self, call: Call) -> None:
@@ -208,10 +214,16 @@ class Supervisor:
 
     def _say(self, name: str, fields: Mapping[str, object]) -> None:
         event = Event(name, self._parts.clock.now(), fields)
-        if name != "call":
+        if name in _RECALLED:
             self._parts.board.recent.append(event)
+        self._tell(lambda: self._parts.screen.show(event))
+
+    def _progress(self, what: str) -> None:
+        self._tell(lambda: self._parts.screen.progress(what))
+
+    def _tell(self, tell: Callable[[], None]) -> None:
         try:
-            self._parts.screen.show(event)
+            tell()
         except OSError as error:  # whoever reads is gone, or there is no room: the run ends
             self._unsaid = error
 

@@ -6,10 +6,13 @@ import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from livery.runtime.clock import SystemClock
 from livery_cli.exits import Exit
@@ -19,12 +22,13 @@ from livery_cli.up.board import Board, Call, Identity, Latencies
 from livery_cli.up.entries import Registrar
 from livery_cli.up.events import Event
 from livery_cli.up.layout import Layout
+from livery_cli.up.logs import shorten
 from livery_cli.up.node_identity import NodeIdentity, node_identity
 from livery_cli.up.observer import Observer
 from livery_cli.up.persona import _by_interpreter
 from livery_cli.up.report import Report, report
 from livery_cli.up.roles import Roles
-from livery_cli.up.screen import PlainScreen, program, welcome
+from livery_cli.up.screen import LiveScreen, PlainScreen, next_commands, program, welcome
 from livery_cli.up.settings import Settings
 from livery_cli.up.supervisor import Parts, Supervisor
 
@@ -87,6 +91,51 @@ def test_plain_output_tells_each_kind_of_call_once_and_every_failure(capsys: pyt
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+READY = {
+    "state": "/s",
+    "ca_address": "localhost:1",
+    "policy_address": "localhost:2",
+    "trust_domain": "demo.livery.test",
+}
+READY |= dict.fromkeys(("ca_socket", "spiffe_endpoint_socket", "agent_socket", "policy_socket"), f"unix:/{'s' * 90}")
+
+
+def test_the_live_picture_fits_a_terminal_of_80_columns_and_24_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """With everything there is to see, one role away included; what is for pasting is above it and in one piece."""
+    board = Board(denied_because="because no policy permits it; nearest: " + "x" * 90, troubles={"ca": "it was ended"})
+    for name in ("inventory", "orders", "policy"):
+        held = Identity(f"spiffe://demo.livery.test/{name}", "ab" * 20, NOW, NOW)
+        board.hold(name, held)
+        fields = {"service": name, "serial": held.serial, "expires_at": NOW.isoformat()}
+        board.recent.append(Event("rotated", NOW, fields))
+    for call in (CALL, replace(CALL, method="DELETE", outcome="denied"), replace(CALL, outcome="failed")):
+        board.count(call)
+    screen = LiveScreen(board)
+    screen.show(Event("ready", NOW, READY))
+    console = Console(width=80, height=24, file=StringIO())
+    console.print(screen._picture(NOW))
+    screen.close()
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) < 24
+    assert all(any(f"spiffe://demo.livery.test/{name} " in line for line in lines) for name in ("orders", "inventory"))
+    assert lines[-1].startswith("Ctrl-C")
+    above = capsys.readouterr().out.splitlines()
+    assert all(any(line.strip() == command for line in above) for command in next_commands(READY))
+
+
+def test_a_log_that_became_long_is_moved_aside_and_written_on(tmp_path: Path) -> None:
+    log = tmp_path / "orders.log"
+    with log.open("ab") as role:
+        role.write(b"first\n")
+        role.flush()
+        shorten(log, 6)
+        assert log.read_text() == "first\n", "it is not too long"
+        shorten(log, 5)
+        role.write(b"then\n")
+    assert (log.read_text(), (tmp_path / "orders.1.log").read_text()) == ("then\n", "first\n")
+    shorten(tmp_path / "none.log")
+
+
 def test_plain_output_goes_on_when_the_clock_is_set_back(capsys: pytest.CaptureFixture[str]) -> None:
     board = Board()
     board.count(CALL)
@@ -100,6 +149,8 @@ class Unread:
     """A screen whose reader went away."""
 
     closed = False
+
+    def progress(self, what: str) -> None: ...
 
     def show(self, event: Event) -> None:
         if event.name == "call":
