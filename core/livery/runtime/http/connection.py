@@ -257,7 +257,11 @@ def linger(raw: asyncio.Transport) -> None:
     if not raw.can_write_eof():
         raw.close()
         return
-    raw.write_eof()
+    try:
+        raw.write_eof()
+    except OSError:  # the peer has reset the connection: nothing arrives any more
+        raw.abort()
+        return
     raw.resume_reading()
     asyncio.get_running_loop().call_later(LINGER, raw.abort)
 
