@@ -90,6 +90,12 @@ def test_the_current_serial_is_active() -> None:
     assert agent_standing(a_svid(AGENT, 7), node, START) == Active(node)
 
 
+def test_a_certificate_counts_to_its_last_instant() -> None:
+    svid, node = a_svid(AGENT, 7), a_node(AGENT, serial="7")
+    assert agent_standing(svid, node, svid.not_after) == Active(node)
+    assert isinstance(agent_standing(svid, node, svid.not_after + timedelta(microseconds=1)), Inactive)
+
+
 def test_the_renewed_serial_is_active_and_asks_to_be_promoted() -> None:
     node = a_node(AGENT, serial="7", new_serial="8")
     assert agent_standing(a_svid(AGENT, 8), node, START) == Active(node, promote=True)
