@@ -56,9 +56,9 @@ from livery_ca.doors.debug import DebugDoor
 from livery_ca.doors.delivery import DeliveryDoor
 from livery_ca.doors.entry import EntryDoor
 from livery_ca.doors.entry_changes import EntryChanges
-from livery_ca.doors.gate import Gate
+from livery_ca.doors.guard.gate import Gate
+from livery_ca.doors.guard.limits import Limits, LimitSettings
 from livery_ca.doors.joining import Joining
-from livery_ca.doors.limits import Limits, LimitSettings
 from livery_ca.doors.logger import LoggerDoor
 from livery_ca.doors.probes import HealthDoor, Probes
 from livery_ca.doors.svid import SvidDoor, SvidTtls

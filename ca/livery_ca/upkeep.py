@@ -19,7 +19,7 @@ import structlog
 from livery.errors import LiveryError
 from livery.runtime.clock import Clock
 from livery_ca.authorities import Authorities
-from livery_ca.doors.limits import Limits
+from livery_ca.doors.guard.limits import Limits
 from livery_ca.health import Health, Trouble
 from livery_ca.issuance.pipeline import Issuer
 from livery_ca.issuance.timekeeping import TimeGuard

@@ -17,7 +17,7 @@ from google.protobuf.wrappers_pb2 import BoolValue
 from livery.identity import BundleMap, SpiffeId, leaf_id, parse_chain, verify_jwt, verify_x509
 from livery.wire import agent_api, bundle_api, entry_api, svid_api, types_api
 from livery_ca.attest.pop_twin import twin_of
-from livery_ca.doors.rights import RIGHTS, Class
+from livery_ca.doors.guard.rights import RIGHTS, Class
 from tests.fakes import hostile_csrs
 from tests.fakes.node_agent import NodeAgent, new_csr, new_key, svid_of
 from tests.integration.doors import now

@@ -20,7 +20,7 @@ from livery_ca.attest import join_token, pop_chain, pop_forms
 from livery_ca.attest.attestor import AttestationRefused, MalformedEvidence
 from livery_ca.attest.pop_chain import ChainLimits
 from livery_ca.attest.x509pop import check_proof
-from livery_ca.doors import csrs, entry_form, node_form, paging
+from livery_ca.doors.messages import csrs, entry_form, node_form, paging
 from livery_ca.doors.refusals import InvalidArgument
 from livery_ca.entries import validation
 from tests.fakes.clock import START

@@ -26,13 +26,13 @@ from livery.runtime.caller import caller_of
 from livery.runtime.clock import Clock
 from livery.wire import agent_api, types_api
 from livery_ca.attest.join_token import agent_of
-from livery_ca.doors import ids, node_form, paging
-from livery_ca.doors.gate import admission_of
+from livery_ca.doors.guard.gate import admission_of
+from livery_ca.doors.guard.limits import Limits
 from livery_ca.doors.joining import Joining
-from livery_ca.doors.limits import Limits
-from livery_ca.doors.presence import given
+from livery_ca.doors.messages import ids, node_form, paging
+from livery_ca.doors.messages.presence import given
+from livery_ca.doors.messages.svid_form import x509_to_wire
 from livery_ca.doors.refusals import Failed, InvalidArgument, Missing, failing, malformed
-from livery_ca.doors.svid_form import x509_to_wire
 from livery_ca.model import Entry, JoinToken, Node
 from livery_ca.store.errors import NodeNotFound, Taken
 from livery_ca.store.nodes import ALIAS_SELECTOR, Nodes

@@ -17,8 +17,8 @@ from grpc.aio import ServicerContext
 from livery.identity import TrustBundle, TrustDomain
 from livery.runtime.spire_types import bundle_to_wire
 from livery.wire import bundle_api, types_api
-from livery_ca.doors.paging import next_token, read_page
-from livery_ca.doors.presence import given
+from livery_ca.doors.messages.paging import next_token, read_page
+from livery_ca.doors.messages.presence import given
 from livery_ca.doors.refusals import InvalidArgument, Missing, failing, malformed
 from livery_ca.doors.unoffered import unoffered
 from livery_ca.model import Listing, Page

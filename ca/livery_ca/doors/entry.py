@@ -21,11 +21,11 @@ from grpc.aio import ServicerContext
 from livery.identity import TrustDomain, VerifiedX509Svid
 from livery.runtime.clock import Clock
 from livery.wire import entry_api, types_api
-from livery_ca.doors import entry_filter, entry_form, paging
 from livery_ca.doors.entry_changes import EntryChanges
 from livery_ca.doors.entry_sync import serve
-from livery_ca.doors.gate import Gate, admission_of
-from livery_ca.doors.presence import given
+from livery_ca.doors.guard.gate import Gate, admission_of
+from livery_ca.doors.messages import entry_filter, entry_form, paging
+from livery_ca.doors.messages.presence import given
 from livery_ca.doors.refusals import Failed, InvalidArgument, Missing, failing
 from livery_ca.entries.catalog import Catalog
 from livery_ca.entries.deliveries import Deliveries

@@ -13,7 +13,7 @@ from livery.identity import TrustDomain
 from livery.runtime.audit import Audit, AuditUnavailable
 from livery.runtime.clock import Clock
 from livery.wire import entry_api, types_api
-from livery_ca.doors import entry_form
+from livery_ca.doors.messages import entry_form
 from livery_ca.doors.refusals import (
     AlreadyExists,
     Failed,

@@ -16,7 +16,7 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 from livery.wire import entry_api, types_api
-from livery_ca.doors import entry_form
+from livery_ca.doors.messages import entry_form
 from livery_ca.doors.refusals import InvalidArgument
 from livery_ca.model import Entry
 

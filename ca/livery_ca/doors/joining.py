@@ -24,7 +24,7 @@ from livery.wire import agent_api, types_api
 from livery_ca.attest import join_token
 from livery_ca.attest.attestor import AttestationRefused, Attested, Challenge, Evidence, MalformedEvidence, NodeAttestor
 from livery_ca.certificates.profile import Profile, PublicKey
-from livery_ca.doors import csrs
+from livery_ca.doors.messages import csrs
 from livery_ca.doors.refusals import Denied, Failed, FailedPrecondition, InvalidArgument, Missing, Refusal, failing
 from livery_ca.issuance.pipeline import Issuer
 from livery_ca.issuance.request import Issued, IssueRequest, Refused

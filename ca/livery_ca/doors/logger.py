@@ -15,7 +15,7 @@ from grpc.aio import ServicerContext
 
 from livery.runtime.audit import Audit
 from livery.wire import logger_api, types_api
-from livery_ca.doors.gate import admission_of
+from livery_ca.doors.guard.gate import admission_of
 from livery_ca.doors.refusals import InvalidArgument
 
 Context = ServicerContext[Any, Any]

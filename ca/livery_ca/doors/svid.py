@@ -23,12 +23,12 @@ from livery.runtime.audit import Audit
 from livery.runtime.clock import Clock
 from livery.wire import svid_api, types_api
 from livery_ca.certificates.profile import Profile, PublicKey
-from livery_ca.doors import csrs, ids
-from livery_ca.doors.gate import Admission, admission_of
-from livery_ca.doors.limits import Limits
-from livery_ca.doors.presence import given
+from livery_ca.doors.guard.gate import Admission, admission_of
+from livery_ca.doors.guard.limits import Limits
+from livery_ca.doors.messages import csrs, ids
+from livery_ca.doors.messages.presence import given
+from livery_ca.doors.messages.svid_form import jwt_to_wire, x509_to_wire
 from livery_ca.doors.refusals import Failed, InvalidArgument, Missing, Refusal, failing, malformed, ok, status_of
-from livery_ca.doors.svid_form import jwt_to_wire, x509_to_wire
 from livery_ca.doors.unoffered import unoffered
 from livery_ca.entries.catalog import Catalog
 from livery_ca.issuance.jwt import JwtIssuer

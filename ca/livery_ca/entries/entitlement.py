@@ -1,6 +1,6 @@
 """Which entries an agent may have, and what standing a caller's own entries give it.
 
-Owns: the rule of entitlement. Does not own: who the caller is (`doors.rights`) or what is signed for an entry
+Owns: the rule of entitlement. Does not own: who the caller is (`doors.guard.rights`) or what is signed for an entry
 (`issuance`).
 
 Invariants: pure; no entry, no identity; an expired entry entitles nobody, neither to itself nor to what is under it.

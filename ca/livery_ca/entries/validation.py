@@ -1,7 +1,7 @@
 """What makes a registration entry valid, rule by rule and in SPIRE's words.
 
 Owns: the rules that follow from an entry's own values, and the warning for selectors that prove little. Does not own:
-reading the wire's form (`doors.entry_form`), or rules that need other rows (`store.entries`).
+reading the wire's form (`doors.messages.entry_form`), or rules that need other rows (`store.entries`).
 
 Invariant: pure; every refusal is an `InvalidEntry` whose text clients of SPIRE's API already know.
 """

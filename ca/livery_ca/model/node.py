@@ -1,6 +1,6 @@
 """An attested node: the agent's SPIFFE ID, the serials it may use, and what its attestation proved.
 
-Owns: `Node`, `NodeFilter`. Does not own: how a node is attested (`attest`) or who may call as it (`doors.rights`).
+Owns: `Node`, `NodeFilter`. Does not own: how a node is attested (`attest`) or who may call as it (`doors.guard`).
 """
 
 from __future__ import annotations

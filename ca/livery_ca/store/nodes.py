@@ -1,7 +1,7 @@
 """Attested nodes in the store.
 
 Owns: a node's rows, the two serials and their promotion, banning, filters and paging. Does not own: attestation itself,
-or who may act as a node (`doors.rights`).
+or who may act as a node (`doors.guard.rights`).
 
 Invariant: at most two serials of a node are acceptable, and none of a banned one.
 """

@@ -14,8 +14,8 @@ import pytest
 from livery.runtime.config import Section
 from livery.runtime.quantities import format_duration
 from livery_ca.config import CaConfig
-from livery_ca.doors.limits import LIMITED, LONGEST_WAIT, LimitSettings
-from livery_ca.doors.rights import RIGHTS, Class
+from livery_ca.doors.guard.limits import LIMITED, LONGEST_WAIT, LimitSettings
+from livery_ca.doors.guard.rights import RIGHTS, Class
 
 DOC = (Path(__file__).parents[4] / "docs" / "ca.md").read_text()
 ROWS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from livery_ca.doors import entry_form
 from livery_ca.doors.entry_changes import EntryChanges
+from livery_ca.doors.messages import entry_form
 from livery_ca.store import Store
 from tests.fakes.audit import RecordingAudit
 from tests.fakes.clock import FakeClock

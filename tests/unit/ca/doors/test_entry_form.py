@@ -10,7 +10,7 @@ import pytest
 from livery.errors import Kind, LiveryError
 from livery.identity import TrustDomain
 from livery.wire import types_api
-from livery_ca.doors import entry_form
+from livery_ca.doors.messages import entry_form
 from tests.fakes.clock import START
 from tests.unit.ca.doors.values import OURS, an_entry
 

@@ -11,7 +11,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, StringValue
 from livery.errors import LiveryError
 from livery.identity import Selector, TrustDomain
 from livery.wire import agent_api, entry_api, types_api
-from livery_ca.doors import entry_filter, node_form, paging
+from livery_ca.doors.messages import entry_filter, node_form, paging
 from livery_ca.doors.refusals import InvalidArgument
 from livery_ca.model import DomainMatch, EntryFilter, Listing, Match, NodeFilter, Page, SelectorMatch
 from tests.fakes.clock import START

@@ -11,9 +11,9 @@ from livery.identity import SpiffeId
 from livery.runtime.caller import Caller, NoCaller, calling
 from livery.runtime.front_door.calls import Call
 from livery.wire import types_api
-from livery_ca.doors.gate import CallDenied, Gate, admission_of
+from livery_ca.doors.guard.gate import CallDenied, Gate, admission_of
+from livery_ca.doors.guard.rights import Class
 from livery_ca.doors.refusals import Failed
-from livery_ca.doors.rights import Class
 from livery_ca.model import Entry, EntryFilter, Listing, Node, Page
 from livery_ca.store.errors import StoreUnavailable
 from tests.fakes.audit import RecordingAudit

@@ -14,8 +14,9 @@ from livery.identity import SpiffeId
 from livery.wire import agent_api, types_api
 from livery_ca.attest.attestor import Attested, Challenge, Evidence
 from livery_ca.certificates.profile import Profile
-from livery_ca.doors import agent, csrs
+from livery_ca.doors import agent
 from livery_ca.doors.joining import Joining
+from livery_ca.doors.messages import csrs
 from livery_ca.doors.refusals import Denied, Failed, FailedPrecondition, InvalidArgument, Missing, Refusal
 from livery_ca.issuance.errors import NotSound
 from livery_ca.issuance.request import Issued, IssueRequest, Refused

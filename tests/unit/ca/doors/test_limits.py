@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from livery.runtime.caller import Caller
-from livery_ca.doors.limits import LONGEST_WAIT, Limits, LimitSettings, RateExceeded
+from livery_ca.doors.guard.limits import LONGEST_WAIT, Limits, LimitSettings, RateExceeded
 from tests.fakes.clock import FakeClock, settle
 from tests.unit.ca.doors.values import local, over_tcp
 
@@ -137,7 +137,7 @@ async def test_an_ipv6_host_is_one_address_whichever_of_its_own_it_calls_from(li
 async def test_strangers_with_many_addresses_keep_strangers_out_and_no_agents(
     limits: Limits, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("livery_ca.doors.limits.MAX_ADDRESSES", 20)
+    monkeypatch.setattr("livery_ca.doors.guard.limits.MAX_ADDRESSES", 20)
     for number in range(20):
         await limits.wait(ATTEST, over_tcp(ip=f"198.51.100.{number}"))
     with pytest.raises(RateExceeded, match="too many addresses call at once"):

@@ -18,8 +18,8 @@ from livery.wire import (
     trustdomain_api,
     types_api,
 )
-from livery_ca.doors.limits import LIMITED
-from livery_ca.doors.rights import RIGHTS, Active, Class, Inactive, agent_standing
+from livery_ca.doors.guard.limits import LIMITED
+from livery_ca.doors.guard.rights import RIGHTS, Active, Class, Inactive, agent_standing
 from tests.fakes.clock import START
 from tests.unit.ca.doors.values import HOUR, a_node, a_svid
 

@@ -15,7 +15,7 @@ from livery.identity import SpiffeId
 from livery.runtime.metrics import Metrics
 from livery_ca.authorities import Authorities, AuthorityParts, AuthoritySettings
 from livery_ca.config import CaConfig
-from livery_ca.doors.limits import Limits, LimitSettings
+from livery_ca.doors.guard.limits import Limits, LimitSettings
 from livery_ca.health import Health, Trouble
 from livery_ca.issuance.pipeline import Issuer, IssuerParts
 from livery_ca.issuance.timekeeping import TimeGuard

@@ -19,8 +19,8 @@ from livery.runtime.caller import Caller, HasPeer, NoCaller, caller_of
 from livery.runtime.clock import Clock
 from livery.runtime.front_door.calls import Call
 from livery.wire import types_api
+from livery_ca.doors.guard.rights import RIGHTS, Class, Inactive, agent_standing
 from livery_ca.doors.refusals import Denied, failing
-from livery_ca.doors.rights import RIGHTS, Class, Inactive, agent_standing
 from livery_ca.entries.entitlement import is_admin, is_downstream
 from livery_ca.model import Entry, EntryFilter, Listing, Node, Page
 

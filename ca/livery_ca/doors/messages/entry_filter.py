@@ -9,8 +9,8 @@ from google.protobuf.wrappers_pb2 import BoolValue, StringValue
 
 from livery.identity import TrustDomain
 from livery.wire import entry_api, types_api
-from livery_ca.doors import ids, paging
-from livery_ca.doors.presence import given
+from livery_ca.doors.messages import ids, paging
+from livery_ca.doors.messages.presence import given
 from livery_ca.doors.refusals import malformed
 from livery_ca.model import EntryFilter
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from livery.identity import TrustDomain
 from livery.wire import types_api
-from livery_ca.doors import ids
+from livery_ca.doors.messages import ids
 from livery_ca.doors.refusals import InvalidArgument
 from livery_ca.model import DomainMatch, Listing, Match, Page, SelectorMatch
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from livery.identity import SpiffeId, TrustDomain
 from livery_ca.certificates.csr import CertificateRequest, CsrError, CsrSignatureInvalid, read_csr
 from livery_ca.certificates.profile import PublicKey
-from livery_ca.doors import ids
+from livery_ca.doors.messages import ids
 from livery_ca.doors.refusals import InvalidArgument, malformed
 from livery_ca.entries import validation
 

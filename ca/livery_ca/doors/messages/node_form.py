@@ -14,8 +14,8 @@ from google.protobuf.wrappers_pb2 import BoolValue
 
 from livery.runtime.spire_types import selectors_to_wire, spiffe_id_to_wire
 from livery.wire import agent_api, types_api
-from livery_ca.doors import paging
-from livery_ca.doors.presence import given
+from livery_ca.doors.messages import paging
+from livery_ca.doors.messages.presence import given
 from livery_ca.doors.refusals import malformed
 from livery_ca.model import Node, NodeFilter
 

@@ -18,7 +18,7 @@ from typing import Any
 from livery.identity import IdentityError, TrustDomain
 from livery.runtime.spire_types import selectors_to_wire, spiffe_id_to_wire
 from livery.wire import types_api
-from livery_ca.doors import ids
+from livery_ca.doors.messages import ids
 from livery_ca.entries import validation
 from livery_ca.entries.validation import InvalidEntry
 from livery_ca.model import Entry

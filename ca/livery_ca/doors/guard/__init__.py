@@ -1,0 +1,1 @@
+"""Before any method runs: who may call it, and how often."""

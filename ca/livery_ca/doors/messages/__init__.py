@@ -1,0 +1,1 @@
+"""The wire's messages, read into values and written from them, within bounds; no decision."""
