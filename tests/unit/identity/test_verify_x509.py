@@ -157,6 +157,11 @@ def test_X509_12_an_issuer_outside_its_validity_is_refused() -> None:
     for after in [SECOND / 1000, SECOND]:
         with pytest.raises(UntrustedX509Svid):
             verified(chain, at=NOW + timedelta(minutes=1) + after)
+    brief = TestCa("example.org", ttl=timedelta(minutes=1))
+    chain = brief.issue_chain("/a")
+    assert verified(chain, anchors(brief), NOW + timedelta(minutes=1))
+    with pytest.raises(ExpiredX509Svid):
+        verified(chain, anchors(brief), NOW + timedelta(minutes=1) + SECOND / 1000)
     old = TestCa("example.org", now=NOW - 48 * HOUR, ttl=HOUR)
     with pytest.raises(UntrustedX509Svid):
         verified(old.issue_chain("/a", Twist(not_after=NOW + HOUR)), anchors(old))
