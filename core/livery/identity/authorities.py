@@ -71,7 +71,7 @@ class JwtKey:
         if not self.key_id:
             raise InvalidBundle("not a JWT authority", why="it has no key ID")
         if fault := certificates.key_fault(self.public_key, max_rsa_bits=certificates.MAX_AUTHORITY_RSA_BITS):
-            raise InvalidBundle(f"not a JWT authority: {self.key_id!r}", why=fault)
+            raise InvalidBundle(f"not a JWT authority: {self.key_id[:50]!a}", why=fault)
 
 
 def _authority_fault(cert: x509.Certificate) -> str:

@@ -404,6 +404,14 @@ def test_an_rsa_key_is_verified_up_to_an_exponent_of_31_bits() -> None:
         JwtKey("k", rsa.RSAPublicNumbers(2**31 + 1, modulus).public_key())
 
 
+def test_a_refusal_of_a_key_stays_short_and_printable_whatever_its_id() -> None:
+    with pytest.raises(InvalidBundle, match="RSA of 1024 bits") as caught:
+        JwtKey("ä\n" * 100_000, new_key("rsa-1024").public_key())
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isascii()
+    assert str(caught.value).isprintable()
+
+
 def test_an_authority_that_cannot_be_looked_into_is_our_error() -> None:
     garbled = TestCa("example.org", spiffe_id=None, extra=[(unreadable_san(), False)])
     for data in [garbled.certificate.public_bytes(Encoding.DER), unknown_curve(CA.certificate)]:
