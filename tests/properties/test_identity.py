@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,13 +27,14 @@ from livery.identity import (
     SpiffeId,
     TrustBundle,
     TrustDomain,
+    X509Authority,
     X509Svid,
     leaf_id,
     parse_chain,
     verify_jwt,
     verify_x509,
 )
-from tests.pki import NOW, TestCa, sign_jws
+from tests.pki import LEAF_USAGE, NOW, TestCa, Twist, sign_jws
 
 T = TypeVar("T")
 
@@ -40,8 +43,11 @@ TD = CA.trust_domain
 BUNDLES = BundleMap.of(CA.bundle())
 SVID = CA.intermediate().issue("/orders")
 CHAIN = SVID.chain_der()
+OURS = "spiffe://example.org/orders"
 TOKEN = CA.jwt_svid("/orders", jti="1")
 CAS = [CA, TestCa("example.org", "P-384", jwt_kind="rsa-2048"), TestCa("example.org", "rsa-2048", jwt_kind="P-521")]
+
+EXTENSIONS = [oid for oid in vars(ExtensionOID).values() if isinstance(oid, x509.ObjectIdentifier)]
 
 often = settings(max_examples=300, deadline=None)
 sometimes = settings(max_examples=100, deadline=None)
@@ -163,6 +169,43 @@ def test_a_chain_changed_in_any_byte_is_refused_with_our_error(der: bytes) -> No
         verified = attempt(IdentityError, lambda: verify_x509(chain, BUNDLES, NOW))
         # A stray certificate between may be anything; the leaf and the issuer that carried the path may not.
         assert verified is None or (verified.chain[0], verified.chain[1]) == SVID.chain
+
+
+def tlv(parts: tuple[int, bytes]) -> bytes:
+    """Tag, length and value, as DER writes them up to 127 bytes."""
+    tag, value = parts
+    return bytes([tag, len(value[:127])]) + value[:127]
+
+
+scraps = st.sampled_from([b"", b"\0", b"\1", b"\xff", b"a.test", OURS.encode(), b"\x2a\x03"]) | st.binary(max_size=6)
+almost_der = st.recursive(
+    st.tuples(st.sampled_from([1, 2, 3, 4, 5, 6, 10, 12, 22, 24, *range(0x80, 0x89)]), scraps).map(tlv),
+    lambda inner: st.tuples(
+        st.sampled_from([0x30, 0x30, 0x31, *range(0xA0, 0xA6)]), st.lists(inner, max_size=3).map(b"".join)
+    ).map(tlv),
+    max_leaves=6,
+)
+
+
+@often
+@given(st.sampled_from(EXTENSIONS), almost_der | st.binary(max_size=12), st.booleans())
+def test_anything_as_an_extension_is_harmless_or_refused_with_our_error(
+    oid: x509.ObjectIdentifier, value: bytes, critical: bool
+) -> None:
+    twist = Twist(
+        san=oid != ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+        subject="x",
+        ca=None if oid == ExtensionOID.BASIC_CONSTRAINTS else False,
+        key_usage=None if oid == ExtensionOID.KEY_USAGE else LEAF_USAGE,
+        extended_uses=None,
+        aki=oid != ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        extra=[(x509.UnrecognizedExtension(oid, value), critical)],
+    )
+    chain = CA.issue_chain("/orders", twist)
+    spiffe_id = attempt(InvalidX509Svid, lambda: leaf_id(chain[0]))
+    verified = attempt(IdentityError, lambda: verify_x509(chain, BUNDLES, NOW))
+    assert verified is None or verified.id == spiffe_id == SpiffeId.parse(OURS)
+    assert attempt(InvalidBundle, lambda: X509Authority(chain[0])) is None
 
 
 @often
