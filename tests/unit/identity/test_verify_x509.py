@@ -49,6 +49,14 @@ def test_X509_12_a_chain_up_to_an_authority_of_its_own_trust_domain_is_verified(
     assert found.authority == CA.certificate
 
 
+def test_X509_12_what_is_verified_of_a_chain_is_its_leafs() -> None:
+    chain = CA.intermediate().intermediate().issue_chain("/a")
+    found = verified(chain)
+    assert found.chain == chain
+    assert found.serial == chain[0].serial_number
+    assert found.authority == CA.certificate
+
+
 @pytest.mark.parametrize("kind", ["P-256", "P-384", "P-521", "rsa-2048", "rsa-4096"])
 def test_X509_12_authorities_of_every_usual_key_type_are_verified(kind: str) -> None:
     root = TestCa("example.org", kind)
