@@ -321,10 +321,10 @@ def unreadable_name(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.DER).replace(name, b"\xff" * len(name))
 
 
-def year_zero(certificate: x509.Certificate) -> bytes:
-    """A certificate as DER that ends in the year 0; of one that ends after 2049, whose year so has four digits."""
-    end = f"{certificate.not_valid_after_utc:%Y%m%d%H%M%SZ}".encode()
-    return certificate.public_bytes(Encoding.DER).replace(end, b"0000" + end[4:])
+def year_zero(certificate: x509.Certificate, moment: datetime) -> bytes:
+    """A certificate as DER whose beginning or end, which was `moment`, is in the year 0; 2050 or later (RFC 5280)."""
+    text = f"{moment:%Y%m%d%H%M%SZ}".encode()
+    return certificate.public_bytes(Encoding.DER).replace(text, b"0000" + text[4:])
 
 
 def unknown_curve(certificate: x509.Certificate) -> bytes:

@@ -30,6 +30,7 @@ from livery.identity import (
 from tests.pki import (
     HOUR,
     NOW,
+    CertifiableKey,
     TestCa,
     base64url,
     new_key,
@@ -396,6 +397,16 @@ def test_authorities_of_a_strength_we_do_not_verify_are_refused(kind: str) -> No
         X509Authority(CA.intermediate(kind=kind).certificate)
 
 
+@pytest.mark.parametrize(("bits", "fits"), [(2047, False), (2048, True), (8192, True), (8193, False)])
+def test_an_rsa_key_of_an_authority_has_2048_to_8192_bits(bits: int, *, fits: bool) -> None:
+    key = CertifiableKey(bits).public_key()
+    if fits:
+        assert JwtKey("k", key).public_key == key
+    else:
+        with pytest.raises(InvalidBundle, match=f"RSA of {bits} bits"):
+            JwtKey("k", key)
+
+
 def test_an_rsa_key_is_verified_up_to_an_exponent_of_31_bits() -> None:
     """As Go does. With one as long as the modulus, a chain of eight took seconds to refuse."""
     modulus = new_key("rsa-2048").public_key().public_numbers().n
@@ -422,7 +433,8 @@ def test_an_authority_that_cannot_be_looked_into_is_our_error() -> None:
 def test_an_authority_without_a_readable_name_or_time_is_our_error() -> None:
     """The parser below finds it at the first look, which is where doors compare authorities or a table is written."""
     lasting = TestCa("example.org", ttl=24 * 365 * 50 * HOUR)
-    for broken in [unreadable_name(CA.certificate), year_zero(lasting.certificate)]:
+    timeless = year_zero(lasting.certificate, lasting.certificate.not_valid_after_utc)
+    for broken in [unreadable_name(CA.certificate), timeless]:
         with pytest.raises(InvalidBundle, match="no certificate"):
             TrustBundle.from_x509_der(TD, broken)
         with pytest.raises(InvalidBundle, match="no certificate"):

@@ -64,6 +64,7 @@ def test_JWT_1_a_token_in_compact_serialisation_is_verified() -> None:
     assert found.expires_at == NOW + HOUR
     assert found.key_id == CA.key_id
     assert found.claims["iat"] == EPOCH
+    assert JwtSvid.parse_unverified(CA.jwt_svid(), "internal").hint == "internal"
 
 
 def test_JWT_1_json_serialisations_and_encrypted_tokens_are_refused() -> None:

@@ -35,6 +35,7 @@ from tests.pki import (
     LEAF_USAGE,
     NOW,
     SOUND,
+    CertifiableKey,
     TestCa,
     Twist,
     new_key,
@@ -236,6 +237,11 @@ def test_a_leaf_with_a_key_we_do_not_verify_is_refused(kind: str) -> None:
     assert any(word in refused(leaf_of(Twist(key=new_key(kind)))) for word in ("curve", "Ed25519", "RSA"))
 
 
+def test_a_leafs_rsa_key_has_4096_bits_at_most() -> None:
+    accepted(Twist(key=CertifiableKey(4096)))
+    assert "RSA of 4097 bits" in refused(leaf_of(Twist(key=CertifiableKey(4097))))
+
+
 @pytest.mark.parametrize("kind", ["P-256", "P-384", "P-521", "rsa-2048", "rsa-4096"])
 def test_a_leaf_with_a_key_of_a_usual_kind_is_accepted(kind: str) -> None:
     accepted(Twist(key=new_key(kind)))
@@ -404,11 +410,49 @@ def test_extensions_that_cannot_be_read_are_our_error() -> None:
 
 
 def test_a_certificate_without_a_readable_name_or_time_is_our_error() -> None:
-    lasting = leaf_of(Twist(subject="orders", not_after=NOW + 24 * 365 * 50 * HOUR))
-    assert parse_chain(lasting.public_bytes(Encoding.DER))
-    for broken in [unreadable_name(lasting), year_zero(lasting)]:
+    begin, end = NOW + 24 * 365 * 50 * HOUR, NOW + 24 * 365 * 60 * HOUR
+    lasting = leaf_of(Twist(subject="orders", not_before=begin, not_after=end))
+    sound = lasting.public_bytes(Encoding.DER)
+    assert parse_chain(sound)
+    issuer = CA.name.encode()
+    for broken in [
+        unreadable_name(lasting),
+        sound.replace(issuer, b"\xff" * len(issuer)),
+        year_zero(lasting, begin),
+        year_zero(lasting, end),
+    ]:
         with pytest.raises(InvalidX509Svid, match="no certificate"):
             parse_chain(broken)
+
+
+def test_an_extension_that_stands_twice_is_refused_wherever_it_stands() -> None:
+    """RFC 5280 4.2. Of two alternative names one reader would take the first and another the last."""
+    second = x509.SubjectAlternativeName([x509.UniformResourceIdentifier("spiffe://example.org/admin")])
+    stand_in, san_oid = bytes.fromhex("0603551d7f"), bytes.fromhex("0603551d11")
+    extra = [(x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.127"), second.public_bytes()), False)]
+    leaf, above = CA.intermediate(extra=extra).issue_chain("/a", Twist(extra=extra))
+    assert leaf_id(leaf) == SpiffeId.parse(OURS)
+    twice = [parse_chain(c.public_bytes(Encoding.DER).replace(stand_in, san_oid))[0] for c in (leaf, above)]
+    assert "Duplicate" in refused(twice[0])
+    with pytest.raises(UntrustedX509Svid):
+        verify_x509([leaf, twice[1]], BUNDLES, NOW)
+    with pytest.raises(InvalidBundle, match="Duplicate"):
+        X509Authority(twice[1])
+
+
+@pytest.mark.parametrize("name", ["a300", "a500", "83022a03", "8703010203", "860180"])
+def test_an_alternative_name_of_a_kind_that_nobody_reads_is_refused(name: str) -> None:
+    """Beside the ID: an X.400 address, an EDI party, one without its tag, an IP address of 3 bytes, half a letter."""
+    names = bytes.fromhex(f"86{len(OURS):02x}") + OURS.encode() + bytes.fromhex(name)
+    san = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, bytes([0x30, len(names)]) + names)
+    assert "cannot be read" in refused(leaf_of(Twist(san=False, subject="a", extra=[(san, False)])))
+
+
+@pytest.mark.parametrize("version", [1, 3, 255])
+def test_a_certificate_of_a_version_that_does_not_exist_is_refused(version: int) -> None:
+    der = leaf_of().public_bytes(Encoding.DER)
+    with pytest.raises(InvalidX509Svid, match="no certificate"):
+        parse_chain(der.replace(bytes.fromhex("a003020102"), bytes.fromhex(f"a0030201{version:02x}"), 1))
 
 
 def test_an_elliptic_key_on_an_unknown_curve_is_our_error() -> None:
