@@ -21,6 +21,7 @@ from livery_ca.model import Authority, AuthorityEvent, AuthorityKind, AuthorityS
 from livery_ca.store import bundles, changes, facts, schema
 from livery_ca.store.changes import ChangeKind
 from livery_ca.store.database import Database
+from livery_ca.store.rows import decodes
 
 _TABLE = schema.authorities
 _EVENTS = schema.authority_events
@@ -46,14 +47,12 @@ class AuthorityRows:
         """All authorities that are not retired, oldest first."""
         query = select(_TABLE).where(_TABLE.c.state != AuthorityState.RETIRED.value)
         ordered = query.order_by(_TABLE.c.issued_at, _TABLE.c.id)
-        rows = await self._database.read(lambda connection: connection.execute(ordered).all())
-        return tuple(_authority(row) for row in rows)
+        return await self._database.read(lambda connection: tuple(map(_authority, connection.execute(ordered))))
 
     async def journal(self) -> tuple[AuthorityEvent, ...]:
         """Every event, oldest first."""
         query = select(_EVENTS).order_by(_EVENTS.c.row_id)
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return tuple(_event(row) for row in rows)
+        return await self._database.read(lambda connection: tuple(map(_event, connection.execute(query))))
 
     async def note(self, event: AuthorityEvent) -> None:
         """Append to the journal alone: what is about to be done outside the store, or was undone."""
@@ -114,6 +113,7 @@ def _columns(authority: Authority) -> dict[str, Any]:
     }
 
 
+@decodes
 def _authority(row: Row[Any]) -> Authority:
     return Authority(
         id=row.id,
@@ -130,6 +130,7 @@ def _authority(row: Row[Any]) -> Authority:
     )
 
 
+@decodes
 def _event(row: Row[Any]) -> AuthorityEvent:
     return AuthorityEvent(row.at, AuthorityKind(row.kind), row.key_id, row.authority_id, row.event, row.why)
 

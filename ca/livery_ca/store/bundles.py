@@ -28,6 +28,7 @@ from livery_ca.store import changes, entries, facts, schema
 from livery_ca.store.changes import ChangeKind
 from livery_ca.store.database import Database
 from livery_ca.store.errors import BundleInUse, BundleNotFound, BundleTaken, ShadowingAuthority
+from livery_ca.store.rows import decodes
 
 _TABLE = schema.bundles
 _FIRST = Page()
@@ -207,6 +208,7 @@ def jwt_key_of(document: dict[str, Any]) -> JwtKey:
     )
 
 
+@decodes
 def _bundle(name: str, text: str) -> TrustBundle:
     document = json.loads(text)
     hint = document["refresh_hint"]

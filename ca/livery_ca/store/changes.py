@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, Row, delete, func, insert, select
 
 from livery_ca.store import schema
 from livery_ca.store.database import Database
+from livery_ca.store.rows import decodes
 
 _TOUCHED = "livery_changed"
 
@@ -115,9 +117,14 @@ def last(connection: Connection) -> int:
     return greatest or 0
 
 
+@decodes
+def _change(row: Row[Any]) -> Change:
+    return Change(row.seq, ChangeKind(row.kind), row.key, row.at)
+
+
 def _since(connection: Connection, after: int, limit: int) -> Since:
     table = schema.changes
     rows = connection.execute(select(table).where(table.c.seq > after).order_by(table.c.seq).limit(limit)).all()
     oldest = connection.execute(select(func.min(table.c.seq))).scalar_one()
-    changes = tuple(Change(row.seq, ChangeKind(row.kind), row.key, row.at) for row in rows)
+    changes = tuple(_change(row) for row in rows)
     return Since(changes, complete=oldest is None or oldest <= after + 1)

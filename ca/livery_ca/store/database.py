@@ -14,7 +14,8 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from livery_ca.store.errors import StoreClosed, StoreError, translate
+from livery_ca.store.errors import StoreClosed, StoreError, corrupt, translate
+from livery_ca.store.rows import UnreadableRow
 from livery_ca.store.writer import Writer
 
 Result = TypeVar("Result")
@@ -50,10 +51,15 @@ class Database:
                 return work(connection)
         except SQLAlchemyError as cause:
             raise translate(cause, self._path) from cause
+        except UnreadableRow as cause:
+            raise corrupt(self._path, str(cause)) from cause
 
     async def write(self, work: Callable[[Connection], Result]) -> Result:
         """The result of `work`, once it is committed; `work` runs in its own savepoint of a shared transaction."""
-        return await self._writer.submit(work)
+        try:
+            return await self._writer.submit(work)
+        except UnreadableRow as cause:
+            raise corrupt(self._path, str(cause)) from cause
 
     async def close(self) -> None:
         """Finish what was begun and let go of the file."""

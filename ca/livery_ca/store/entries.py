@@ -27,6 +27,7 @@ from livery_ca.store import changes, matching, schema
 from livery_ca.store.changes import ChangeKind
 from livery_ca.store.database import Database
 from livery_ca.store.errors import EntryIdTaken, EntryNotFound, SimilarEntry, UnknownFederatedDomain
+from livery_ca.store.rows import decodes
 
 _TABLE = schema.entries
 _ALL = EntryFilter()
@@ -188,6 +189,7 @@ def _find(connection: Connection, condition: ColumnElement[bool]) -> Entry | Non
 Members = tuple[list[Selector], list[TrustDomain]]
 
 
+@decodes
 def _members(connection: Connection, row_ids: list[int]) -> dict[int, Members]:
     """The selectors and federations of these rows. Row ids ascend, so one range covers them, whatever their number."""
     members: defaultdict[int, Members] = defaultdict(lambda: ([], []))
@@ -235,6 +237,7 @@ def _columns(entry: Entry) -> dict[str, Any]:
     }
 
 
+@decodes
 def _entry(row: Row[Any], selectors: list[Selector], federates_with: list[TrustDomain]) -> Entry:
     return Entry(
         id=row.id,

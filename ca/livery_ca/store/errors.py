@@ -205,11 +205,16 @@ class JournalConflict(StoreError):
     code: ClassVar[str] = "journal_conflict"
 
 
+_NOT_TEXT = "Could not decode to UTF-8"
+
+
 def translate(cause: SQLAlchemyError, path: Path) -> StoreError:
     """The driver's error in our words: what it means for the state, and what to do about it."""
     original = cause.orig if isinstance(cause, DBAPIError) else None
     code = getattr(original, "sqlite_errorcode", None)
     why = str(original) if original is not None else type(cause).__name__
+    if code is None and why.startswith(_NOT_TEXT):  # the driver's own error, which goes on to show the text
+        return corrupt(path, _NOT_TEXT)
     match None if code is None else code & 0xFF:  # the low byte is the primary result code
         case sqlite3.SQLITE_FULL:
             return StoreFull(

@@ -26,6 +26,7 @@ from livery_ca.model import Intent, JwtRecord, Listing, Outcome, Page, Settled
 from livery_ca.store import leaves, nodes, schema, tokens
 from livery_ca.store.database import Database
 from livery_ca.store.errors import JournalConflict, StoreError
+from livery_ca.store.rows import decodes
 from livery_ca.store.savepoint import is_doubtful, savepoint
 from livery_ca.store.writes import AttestNode, RenewNode, SpendToken, Write
 
@@ -80,8 +81,8 @@ class Journal:
     async def get(self, serial: int) -> Settled | None:
         """The intent with this serial, and its outcome."""
         query = select(_TABLE).where(_TABLE.c.serial == _hex(serial))
-        row = await self._database.read(lambda connection: connection.execute(query).first())
-        return None if row is None else _settled(row)
+        found = await self._database.read(lambda connection: list(map(_settled, connection.execute(query))))
+        return found[0] if found else None
 
     async def list(self, outcome: Outcome | None = None, page: Page = _FIRST) -> Listing[Settled]:
         """Intents in the order of the log, all or those of one outcome. A page's `after` is a log index plus one."""
@@ -90,8 +91,8 @@ class Journal:
             query = query.where(_TABLE.c.outcome == outcome.value)
         if page.size > 0:
             query = query.limit(page.size)
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return Listing(tuple(_settled(row) for row in rows), rows[-1].idx + 1 if rows else None)
+        items = await self._database.read(lambda connection: tuple(map(_settled, connection.execute(query))))
+        return Listing(items, items[-1].intent.index + 1 if items else None)
 
     async def unsettled_counts(self) -> dict[Outcome | None, int]:
         """How many intents are open (None), failed, withheld and unknown; the issued ones are not counted."""
@@ -266,6 +267,7 @@ def _columns(intent: Intent) -> dict[str, Any]:
     }
 
 
+@decodes
 def _settled(row: Row[Any]) -> Settled:
     intent = Intent(
         serial=int(row.serial, 16),

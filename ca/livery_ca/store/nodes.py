@@ -23,6 +23,7 @@ from livery_ca.store import changes, entries, matching, schema
 from livery_ca.store.changes import ChangeKind
 from livery_ca.store.database import Database
 from livery_ca.store.errors import NodeBanned, NodeNotFound
+from livery_ca.store.rows import decodes
 from livery_ca.store.writes import RenewNode
 
 _TABLE = schema.nodes
@@ -191,6 +192,7 @@ def _list(connection: Connection, wanted: NodeFilter, page: Page) -> Listing[Nod
     return Listing(tuple(_node(row, selectors[row.row_id]) for row in rows), rows[-1].row_id if rows else None)
 
 
+@decodes
 def _selectors(connection: Connection, row_ids: list[int]) -> dict[int, list[Selector]]:
     found: defaultdict[int, list[Selector]] = defaultdict(list)
     if row_ids:
@@ -215,6 +217,7 @@ def _columns(node: Node) -> dict[str, Any]:
     }
 
 
+@decodes
 def _node(row: Row[Any], selectors: list[Selector]) -> Node:
     return Node(
         id=SpiffeId.parse(row.id),

@@ -29,6 +29,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine.interfaces import Dialect
 
+from livery_ca.store.rows import decodes
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -45,7 +47,12 @@ class Instant(TypeDecorator[datetime]):
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Number to instant."""
-        return None if value is None else EPOCH + value * MICROSECOND
+        return None if value is None else _instant(value)
+
+
+@decodes
+def _instant(microseconds: int) -> datetime:
+    return EPOCH + microseconds * MICROSECOND
 
 
 class Span(TypeDecorator[timedelta]):
@@ -60,7 +67,12 @@ class Span(TypeDecorator[timedelta]):
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> timedelta | None:  # noqa: ARG002
         """Seconds to span."""
-        return None if value is None else timedelta(seconds=value)
+        return None if value is None else _span(value)
+
+
+@decodes
+def _span(seconds: int) -> timedelta:
+    return timedelta(seconds=seconds)
 
 
 metadata = MetaData(

@@ -9,6 +9,7 @@ Invariant: a store that cannot be opened is left exactly as it was found, and th
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +24,7 @@ from livery_ca.store.bundles import Bundles
 from livery_ca.store.changes import Changes
 from livery_ca.store.database import READERS, Database
 from livery_ca.store.entries import Entries
-from livery_ca.store.errors import StoreError, StoreUnwritable, translate
+from livery_ca.store.errors import StoreError, StoreUnwritable, corrupt, translate
 from livery_ca.store.journal import Journal
 from livery_ca.store.leaves import Leaves
 from livery_ca.store.migrate import migrate
@@ -59,8 +60,13 @@ class Store:
         engines = await asyncio.to_thread(_prepare, path, lock, busy_seconds)
         feed = Changes()
         database = Database(path, *engines, feed.committing)
-        feed.attach(database, await database.read(changes.last))
-        return cls(database, lock, feed, clock)
+        store = cls(database, lock, feed, clock)
+        try:
+            feed.attach(database, await database.read(changes.last))
+        except BaseException:
+            await store.close()
+            raise
+        return store
 
     @property
     def fault(self) -> StoreError | None:
@@ -74,25 +80,29 @@ class Store:
 
 
 def _prepare(path: Path, lock: StateLock, busy_seconds: float) -> tuple[Engine, Engine]:
-    """1. private directory  2. lock  3. look at the file  4. check and migrate, in one transaction."""
+    """1. private directory  2. lock  3. look at the file  4. check and migrate, in one transaction.
+
+    What fails is taken back: the lock is given up and the file let go of.
+    """
     private_directory(path.parent)  # 1
     lock.acquire()  # 2
-    try:
-        sqlite.create_private(path)
-        sqlite.inspect(path)  # 3
-        writing = sqlite.write_engine(path, busy_seconds)
-        with writing.begin() as connection:  # 4
-            sqlite.check(connection, path)
-            migrate(connection, path)
+    with ExitStack() as undo:
+        undo.callback(lock.release)
+        try:
+            sqlite.create_private(path)
+            sqlite.inspect(path)  # 3
+            writing = sqlite.write_engine(path, busy_seconds)
+            undo.callback(writing.dispose)
+            with writing.begin() as connection:  # 4
+                sqlite.check(connection, path)
+                migrate(connection, path)
+        except SQLAlchemyError as cause:
+            raise translate(cause, path) from cause
+        except UnicodeDecodeError as cause:  # SQLite repeats what it found where a name should be
+            raise corrupt(path, "its tables cannot be read") from cause
+        except OSError as cause:
+            raise StoreUnwritable(
+                f"could not open {path}", why=str(cause), fix="give this user the right to write it"
+            ) from cause
+        undo.pop_all()
         return writing, sqlite.read_engine(path, READERS, busy_seconds)
-    except SQLAlchemyError as cause:
-        lock.release()
-        raise translate(cause, path) from cause
-    except OSError as cause:
-        lock.release()
-        raise StoreUnwritable(
-            f"could not open {path}", why=str(cause), fix="give this user the right to write it"
-        ) from cause
-    except StoreError:
-        lock.release()
-        raise

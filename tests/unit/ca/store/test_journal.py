@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import Connection
 
 from livery_ca.ledger import merkle
-from livery_ca.model import Intent, JwtRecord, Node, Outcome, Page
+from livery_ca.model import JwtRecord, Node, Outcome, Page
 from livery_ca.store import Store, nodes
 from livery_ca.store.errors import JournalConflict, StoreError
 from livery_ca.store.journal import Settlement
 from livery_ca.store.writes import AttestNode
 from tests.fakes.clock import START, FakeClock
-from tests.unit.ca.store.values import intent, sid
+from tests.unit.ca.store.values import intent, node, sid
 
 
 async def test_intents_are_numbered_without_a_gap_whoever_appends(store: Store) -> None:
@@ -76,14 +76,15 @@ async def test_an_extra_write_that_breaks_in_a_way_of_its_own_withholds_its_item
     broken, sound, last = await store.journal.append([intent(i) for i in (1, 2, 3)])
     attest = nodes.attest
 
-    def attesting(connection: Connection, node: Node, at: datetime) -> None:
-        attest(connection, node, at)
-        if node.serial == "1":
+    def attesting(connection: Connection, attested: Node, at: datetime) -> None:
+        attest(connection, attested, at)
+        if attested.serial == "1":
             raise ZeroDivisionError
 
     monkeypatch.setattr(nodes, "attest", attesting)
     settled = [
-        Settlement(i.index, Outcome.ISSUED, START, writes=(AttestNode(a_node(i)),)) for i in (broken, sound, last)
+        Settlement(i.index, Outcome.ISSUED, START, writes=(AttestNode(node(f"n{i.serial}", serial=str(i.serial))),))
+        for i in (broken, sound, last)
     ]
     refusal, *rest = await store.journal.settle(settled)
     assert isinstance(refusal, StoreError)
@@ -91,11 +92,7 @@ async def test_an_extra_write_that_breaks_in_a_way_of_its_own_withholds_its_item
     assert rest == [None, None]
     outcomes = [s.outcome for s in (await store.journal.list()).items]
     assert outcomes == [Outcome.WITHHELD, Outcome.ISSUED, Outcome.ISSUED]
-    assert [node.serial for node in (await store.nodes.list()).items] == ["2", "3"]
-
-
-def a_node(made: Intent) -> Node:
-    return Node(sid(f"/spire/agent/n{made.serial}"), "x", str(made.serial), START, can_reattest=True)
+    assert [kept.serial for kept in (await store.nodes.list()).items] == ["2", "3"]
 
 
 async def test_at_a_start_open_intents_become_unknown_and_settled_ones_stay(

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 import stat
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from sqlalchemy.exc import OperationalError
 
 from livery.errors import LiveryError
 from livery.runtime.files import FileNotWritten, StateLocked
+from livery.runtime.metrics import Metrics
+from livery_ca.authorities import Authorities, AuthorityParts, AuthoritySettings
+from livery_ca.issuance.timekeeping import TimeGuard
+from livery_ca.keys.memory import MemoryKeyStore
 from livery_ca.store import Store, schema
 from livery_ca.store.errors import (
     EntryIdTaken,
@@ -29,8 +34,11 @@ from livery_ca.store.errors import (
     StoreUnwritable,
     translate,
 )
-from tests.fakes.clock import FakeClock
-from tests.unit.ca.store.values import entry
+from livery_ca.store.rows import UnreadableRow
+from livery_ca.upstreams.self_signed import SelfSigned
+from tests.fakes.audit import RecordingAudit
+from tests.fakes.clock import START, FakeClock
+from tests.unit.ca.store.values import TD, entry, intent, node
 
 
 async def filled(path: Path, clock: FakeClock) -> None:
@@ -112,6 +120,85 @@ async def test_a_damaged_database_is_refused_and_left_alone(store_path: Path, cl
         await Store.open(store_path, clock=clock)
     assert_helpful(refusal.value)
     assert store_path.read_bytes() == damaged
+
+
+Look = Callable[[Store], Awaitable[object]]
+DAMAGE: list[tuple[str, Look]] = [
+    ("UPDATE entries SET spiffe_id = 'garbage'", lambda store: store.entries.list()),
+    ("UPDATE entries SET created_at = 4611686018427387904", lambda store: store.entries.list()),
+    ("UPDATE entries SET created_at = 'yesterday'", lambda store: store.entries.get("a")),
+    ("UPDATE entries SET x509_svid_ttl = 1e300", lambda store: store.entries.get("a")),
+    ("UPDATE entries SET dns_names = '['", lambda store: store.entries.list()),
+    ("UPDATE entries SET hint = CAST(x'66ff' AS TEXT)", lambda store: store.entries.list()),
+    ("UPDATE entry_selectors SET type = ''", lambda store: store.entries.list()),
+    ("UPDATE nodes SET id = ''", lambda store: store.nodes.list()),
+    ("UPDATE bundles SET document = '{}'", lambda store: store.bundles.get(TD)),
+    ("UPDATE authorities SET chain = 'no certificate'", lambda store: store.authorities.list()),
+    ("UPDATE authorities SET state = 'retried'", lambda store: store.authorities.list()),
+    ("UPDATE authority_events SET kind = ''", lambda store: store.authorities.journal()),
+    ("UPDATE intents SET serial = 'x', spiffe_id = 'x'", lambda store: store.journal.abandon_open(START)),
+    ("UPDATE intents SET outcome = 'x'", lambda store: store.journal.list()),
+    ("UPDATE changes SET kind = 'x'", lambda store: store.changes.since(0)),
+]
+
+
+@pytest.mark.parametrize(("statement", "look"), DAMAGE, ids=[statement for statement, _ in DAMAGE])
+async def test_a_damaged_value_in_a_sound_page_is_said_to_be_damage_and_not_shown(
+    store_path: Path, clock: FakeClock, statement: str, look: Look
+) -> None:
+    """SQLite has no checksum over what it keeps; what cannot be read names the file and what to do."""
+    store = await Store.open(store_path, clock=clock)
+    await store.entries.create(entry("a"))
+    await store.nodes.attest(node("a"))
+    await store.journal.append([intent(1)])
+    keys = MemoryKeyStore()
+    parts = AuthorityParts(
+        store.authorities, keys, SelfSigned(keys), clock, TimeGuard(clock), Metrics(), RecordingAudit()
+    )
+    await Authorities(parts, AuthoritySettings(TD)).start()
+    await store.close()
+    other = sqlite3.connect(store_path)
+    assert other.execute(statement).rowcount > 0
+    other.commit()
+    other.close()
+    store = await Store.open(store_path, clock=clock)
+    try:
+        with pytest.raises(StoreCorrupt) as refusal:
+            await look(store)
+        assert_helpful(refusal.value)
+        assert str(store_path) in refusal.value.what
+        assert "garbage" not in str(refusal.value)
+    finally:
+        await store.close()
+
+
+async def test_tables_whose_names_are_damaged_are_said_to_be_damage(store_path: Path, clock: FakeClock) -> None:
+    await filled(store_path, clock)
+    whole = store_path.read_bytes()
+    damaged = whole.replace(b"tableentriesentries", b"table\x94\x94triesentries", 1)
+    damaged = damaged.replace(b"CREATE TABLE entries", b"CREATE TABLX entries", 1)
+    store_path.write_bytes(damaged)
+    with pytest.raises(StoreCorrupt) as refusal:
+        await Store.open(store_path, clock=clock)
+    assert_helpful(refusal.value)
+    assert store_path.read_bytes() == damaged
+    assert store_path not in {each.readlink() for each in Path("/proc/self/fd").iterdir() if each.is_symlink()}
+
+
+async def test_what_cannot_be_read_at_the_start_is_let_go_of(
+    store_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process too the store can be opened as soon as it is mended."""
+
+    def broken(_: Connection) -> int:
+        raise UnreadableRow("a row of it cannot be read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("livery_ca.store.changes.last", broken)
+        with pytest.raises(StoreCorrupt):
+            await Store.open(store_path, clock=clock)
+    await filled(store_path, clock)
+    await assert_intact(store_path, clock)
 
 
 async def test_another_programs_database_is_refused_and_left_alone(store_path: Path, clock: FakeClock) -> None:
