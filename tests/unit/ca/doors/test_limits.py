@@ -157,6 +157,16 @@ async def test_addresses_that_are_idle_are_forgotten(limits: Limits, clock: Fake
     assert len(limits) == 1
 
 
+async def test_an_address_that_goes_on_calling_keeps_no_idle_one_in_memory(limits: Limits, clock: FakeClock) -> None:
+    for number in range(100):
+        await limits.wait(STATUS, over_tcp(ip=f"192.0.2.{number}"))
+    clock.advance(40)
+    await limits.wait(STATUS, over_tcp(ip="192.0.2.0"))
+    clock.advance(21)
+    limits.forget_idle()
+    assert len(limits) == 1
+
+
 async def test_an_address_in_debt_is_not_forgotten(limits: Limits, clock: FakeClock) -> None:
     """Forgetting a bucket fills it, so nobody may be forgotten while others still wait for it."""
     tasks = [asyncio.ensure_future(limits.wait(ATTEST, over_tcp())) for _ in range(31)]
