@@ -22,7 +22,7 @@ from livery.wire import agent_api, bundle_api, entry_api, svid_api
 from livery_agent.errors import AgentError, CaAnswerUnusable, CaUnavailable, NodeRefused
 from livery_agent.identities.entry import Entry
 from livery_agent.upstream import joining, sync
-from livery_agent.upstream.connection import CaConnection, CaDialer, Line, opened
+from livery_agent.upstream.connection import CaConnection, CaDialer, Line, opened, whole
 from livery_agent.upstream.joining import Issued, Joined, JoinRequest
 from livery_agent.upstream.refusals import failure_of, is_missing
 
@@ -75,8 +75,8 @@ class Upstream:
     async def join(self, request: JoinRequest, trusted: TrustBundle | None) -> Joined:
         """Attest this node over a connection of its own; `trusted` is None only for an insecure bootstrap."""
         dialer = self._join_dial(trusted)
-        channel = await opened(dialer)
         try:
+            channel = await whole(opened(dialer))
             return await joining.join(channel, request, self._timeout)
         except grpc.aio.AioRpcError as error:
             raise failure_of("this node could not attest", error, dialer.last_refusal) from error

@@ -12,17 +12,19 @@ superseded; a dial that could not even begin (no descriptor left, no room for a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import grpc.aio
 
 from livery.errors import LiveryError
 from livery.identity import X509Svid
 from livery_agent.errors import CaUnavailable
+
+T = TypeVar("T")
 
 DRAIN = timedelta(seconds=10)
 
@@ -50,6 +52,16 @@ async def opened(dialer: CaDialer) -> grpc.aio.Channel:
         return await dialer.start()
     except OSError as cause:
         raise CaUnavailable("no connection to the CA can be opened", why=cause.strerror or str(cause)) from cause
+
+
+async def whole(work: Coroutine[Any, Any, T]) -> T:
+    """Do it to its end also if whoever waits is cancelled: a dialer half opened or half closed keeps its sockets."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 Dial = Callable[[X509Svid], CaDialer]
@@ -129,17 +141,14 @@ class CaConnection:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._drain.total_seconds()):
                     await self._idle.wait()
-            await self._hang_up()
-            self._svid = svid
-            with suppress(LiveryError):  # the next call tries again, and says why if it fails too
-                await self._connect(svid)
+            await whole(self._replace(svid))
 
     async def close(self) -> None:
         """End the connection; calls under way fail, later ones wait in vain."""
         async with self._swapping:
             self._open.clear()
             self._svid = None
-            await self._hang_up()
+            await whole(self._hang_up())
 
     async def _current(self) -> Line:
         """The line, once there is one that is not being replaced."""
@@ -151,8 +160,14 @@ class CaConnection:
                 if self._line is not None:  # 2. It was given up before it closed anything.
                     self._open.set()
                 elif self._svid is not None:  # 3. Its dial could not begin.
-                    await self._connect(self._svid)
+                    await whole(self._connect(self._svid))
         return self._line
+
+    async def _replace(self, svid: X509Svid) -> None:
+        await self._hang_up()
+        self._svid = svid
+        with suppress(LiveryError):  # the next call tries again, and says why if it fails too
+            await self._connect(svid)
 
     async def _connect(self, svid: X509Svid) -> None:
         dialer = self._dial(svid)

@@ -29,6 +29,7 @@ class Dialer:
     log: list[str]
     broken: list[OSError] = field(default_factory=list)
     last_refusal: str | None = None
+    may_close: asyncio.Event | None = None
 
     @property
     def name(self) -> str:
@@ -41,6 +42,8 @@ class Dialer:
         return cast("Any", self.name)
 
     async def close(self) -> None:
+        if self.may_close is not None:
+            await self.may_close.wait()
         self.log.append(f"close {self.name}")
 
 
@@ -48,9 +51,13 @@ class Dialer:
 class Dials:
     log: list[str] = field(default_factory=list)
     broken: list[OSError] = field(default_factory=list)  # what the next dials fail with
+    may_close: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_close.set()
 
     def __call__(self, svid: X509Svid | None) -> Dialer:
-        return Dialer(svid, self.log, self.broken)
+        return Dialer(svid, self.log, self.broken, may_close=self.may_close)
 
 
 OLD, NEW = CA.issue("/old"), CA.issue("/new")
@@ -148,6 +155,24 @@ async def test_a_swap_that_is_given_up_leaves_the_line_it_found():
         await asyncio.gather(swap, return_exceptions=True)
     async with connection.line(LONG) as line:
         assert cast("Any", line.channel) == "old"
+
+
+async def test_a_swap_that_is_given_up_while_the_old_line_is_closed_closes_it_to_the_end():
+    """The agent is stopped in the middle of its renewal: half closed, a dialer keeps its sockets."""
+    dials = Dials()
+    dials.may_close.clear()
+    connection = CaConnection(dials)
+    await connection.swap(OLD)
+    swap = asyncio.create_task(connection.swap(NEW))
+    await settle()
+    swap.cancel()
+    await settle()
+    assert not swap.done()
+    dials.may_close.set()
+    with pytest.raises(asyncio.CancelledError):
+        await swap
+    await connection.close()
+    assert dials.log == ["dial old", "close old", "dial new", "close new"]
 
 
 async def test_of_many_calls_that_find_no_line_one_dials_and_all_have_it():
