@@ -3,9 +3,10 @@
 Owns: the cache, and that callers who want the same token at the same time share one request. Does not own: who may have
 which token (`doors`).
 
-Invariants: a token is served only for the entry edition and audience it was made for, and only while it is valid at
-this node's own time. The cache is bounded, in number and in the size of what it keeps; the token least recently used
-goes first. A request that nobody waits for any more is given up: who asks and leaves, again and again, leaves nothing.
+Invariants: a token is served only for the identity, entry edition and audience it was made for, and only while it is
+valid at this node's own time. The cache is bounded, in number and in the size of what it keeps; the token least
+recently used goes first. A request that nobody waits for any more is given up: who asks and leaves, again and again,
+leaves nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from livery.errors import LiveryError
-from livery.identity import JwtSvid, TrustBundle
+from livery.identity import JwtSvid, SpiffeId, TrustBundle
 from livery.runtime.clock import Clock
 from livery.runtime.logging import get_logger
 from livery_agent.errors import CaAnswerUnusable, CaUnavailable, NotInForce
@@ -34,7 +35,8 @@ MAX_REQUESTS = 32  # under way at the CA at one time
 MAX_REQUESTS_PER_ENTRY = 8
 MAX_KEPT = 16 * 1024  # bytes: a longer token (of thousands of audiences) is served and not kept
 
-Key = tuple[tuple[str, int, int], tuple[str, ...]]
+# An edition may come back for another identity: deleted and created within a second, or restored from a backup.
+Key = tuple[SpiffeId, tuple[str, int, int], tuple[str, ...]]
 
 
 class JwtSource(Protocol):
@@ -79,7 +81,7 @@ class JwtSvids:
 
         Raises what the CA's refusal means if there is none at hand to serve instead.
         """
-        key: Key = (entry.edition, tuple(sorted(set(audience))))
+        key: Key = (entry.spiffe_id, entry.edition, tuple(sorted(set(audience))))
         held = self._held.get(key)
         now = self._clock.now()
         if held is None or held.renewal.is_over(now):
@@ -133,10 +135,11 @@ class JwtSvids:
             request.task.exception()  # seen, even if every caller has left
 
     async def _fetch(self, key: Key, entry: Entry) -> JwtSvid:
+        _, _, audience = key
         async with self._turns.turn(entry.id):
-            svid = await self._source.jwt_svid(entry.id, key[1])
+            svid = await self._source.jwt_svid(entry.id, audience)
         now = self._clock.now()
-        _require_fit(svid, entry, key[1])
+        _require_fit(svid, entry, audience)
         if svid.expires_at <= now:
             why = f"it ended {svid.expires_at.isoformat()}, it is {now.isoformat()} here"
             raise NotInForce("the CA's JWT-SVID has expired at this node's time", why=why, fix="compare the clocks")

@@ -79,6 +79,14 @@ async def test_another_audience_or_entry_edition_is_another_token(svids: JwtSvid
     assert len(mint.asked) == 3
 
 
+async def test_an_edition_that_comes_back_for_another_identity_has_no_token_of_the_first(svids: JwtSvids, mint: Mint):
+    """Deleted and created anew within one second, or changed once more in a CA restored from a backup."""
+    await svids.get(ENTRY, ["a"])
+    mint.path = "/inventory"
+    other = replace(ENTRY, spiffe_id=SpiffeId.parse("spiffe://example.org/inventory"))
+    assert (await svids.get(other, ["a"])).id == other.spiffe_id
+
+
 async def test_a_token_is_renewed_at_half_of_its_life(svids: JwtSvids, mint: Mint, clock: FakeClock):
     first = await svids.get(ENTRY, ["a"])
     clock.advance(TTL / 2 - timedelta(seconds=1))
