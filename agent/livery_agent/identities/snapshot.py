@@ -12,7 +12,8 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -66,6 +67,7 @@ class Snapshot:
     identities: tuple[Identity, ...] = ()
     synced: bool = False
     version: int = 0
+    _filed: dict[Selector, list[Identity]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def bundle(self) -> TrustBundle | None:
@@ -74,8 +76,20 @@ class Snapshot:
 
     def matching(self, attested: frozenset[Selector]) -> tuple[Identity, ...]:
         """The identities of a workload with these selectors, its default one first."""
-        held = {identity.entry.id: identity for identity in self.identities}
-        return tuple(held[entry.id] for entry in matching((i.entry for i in self.identities), attested))
+        if not self._filed:
+            self._filed.update(_filed(self.identities))
+        held = {i.entry.id: i for selector in attested for i in self._filed.get(selector, ())}
+        return tuple(held[entry.id] for entry in matching((i.entry for i in held.values()), attested))
+
+
+def _filed(identities: Sequence[Identity]) -> dict[Selector, list[Identity]]:
+    """Each identity under the rarest of its selectors, so that not every stream is held against every entry."""
+    often = Counter(selector for identity in identities for selector in identity.entry.selectors)
+    filed: defaultdict[Selector, list[Identity]] = defaultdict(list)
+    for identity in identities:
+        if identity.entry.selectors:
+            filed[min(identity.entry.selectors, key=often.__getitem__)].append(identity)
+    return filed
 
 
 def merged(held: Iterable[Identity], entries: Iterable[Entry]) -> tuple[Identity, ...]:

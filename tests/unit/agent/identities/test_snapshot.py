@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from livery.identity import BundleMap, Selector, SpiffeId, TrustDomain
-from livery_agent.identities.entry import Entry
+from livery_agent.identities.entry import Entry, matching
 from livery_agent.identities.snapshot import Identity, Snapshot, Snapshots, merged
 from livery_agent.schedule import Renewal
 from tests.fakes.clock import settle
@@ -112,6 +113,41 @@ def test_an_entry_that_now_names_another_id_loses_its_svid_at_once():
 
 def test_an_entry_deleted_and_created_again_under_its_old_id_inherits_nothing():
     assert merged([signed(entry("a", created_at=1))], [entry("a", created_at=2)])[0].svid is None
+
+
+def test_a_workload_has_the_identities_of_all_entries_that_describe_it_and_of_no_others():
+    """However the entries are filed: as if each of them were held against it."""
+    chance = random.Random(4)
+    universe = [Selector.parse(f"unix:gid:{number}") for number in range(6)]
+
+    def some(most: int) -> frozenset[Selector]:
+        return frozenset(chance.sample(universe, chance.randint(0, most)))
+
+    for _ in range(300):
+        entries = [
+            replace(entry(f"e{n}", created_at=chance.randint(0, 3), hint=chance.choice(["", "h"])), selectors=some(3))
+            for n in range(8)
+        ]
+        snapshot, attested = Snapshot(TD, BundleMap(), tuple(map(Identity, entries))), some(6)
+        assert tuple(i.entry for i in snapshot.matching(attested)) == matching(entries, attested)
+
+
+def test_a_workload_is_not_held_against_every_entry_of_its_node():
+    """Streams times entries would be a second of the agent's time for each rotation of a large node."""
+
+    class Counted(frozenset[Selector]):
+        compared = 0
+
+        def __le__(self, other: object) -> bool:
+            Counted.compared += 1
+            return super().__le__(other)  # type: ignore[operator]
+
+    everywhere = Selector.parse("unix:path:/usr/bin/python3")
+    users = [Selector.parse(f"unix:uid:{number}") for number in range(100)]
+    entries = [replace(entry(f"e{n}"), selectors=Counted({everywhere, user})) for n, user in enumerate(users)]
+    snapshot = Snapshot(TD, BundleMap(), tuple(map(Identity, entries)))
+    assert [i.entry.id for i in snapshot.matching(frozenset({everywhere, users[7]}))] == ["e7"]
+    assert Counted.compared == 1
 
 
 def test_entries_meant_for_a_store_are_not_kept_at_all():
