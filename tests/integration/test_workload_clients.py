@@ -78,6 +78,20 @@ async def test_py_spiffe_fetches_bundles(here: Town):
     assert own.get_jwt_authority(key_id) is not None
 
 
+async def test_a_partner_that_has_no_x509_authority_spoils_nothing_for_py_spiffe(here: Town):
+    """It may do JWT-SVIDs alone, or have withdrawn everything; our workloads go on being rotated."""
+    partner = TestCa("partner.test", now=here.clock.now())
+    here.ca.orders.federated["partner.test"] = partner.bundle(x509_authorities=())
+    here.ca.revise("orders", federates_with=(TrustDomain("partner.test"),))
+    await here.until(lambda account: len(account["bundles"]) == 2)
+    context: Any = await with_client(here, lambda client: client.fetch_x509_context())
+    assert str(context.default_svid.spiffe_id) == "spiffe://example.org/orders"
+    x509: Any = await with_client(here, lambda client: client.fetch_x509_bundles())
+    jwt: Any = await with_client(here, lambda client: client.fetch_jwt_bundles())
+    name = spiffe.TrustDomain("partner.test")
+    assert (x509.get_bundle_for_trust_domain(name), jwt.get_bundle_for_trust_domain(name) is None) == (None, False)
+
+
 async def test_a_py_spiffe_source_follows_rotations():
     async with town(entry("orders"), start=False) as here:
         here.ca.orders.svid_ttl = timedelta(seconds=3)

@@ -6,7 +6,7 @@ Does not own: who gets which (`identities.entitlement`) or sending it (`workload
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +24,7 @@ def x509_svids(answer: Identities) -> workload_api.X509SVIDResponse:
     own = answer.bundles.own.x509_der()
     return workload_api.X509SVIDResponse(
         svids=[_x509_svid(served, own) for served in answer.identities],
-        federated_bundles=_by_id(answer.bundles.federated, TrustBundle.x509_der),
+        federated_bundles=_x509_by_id(*answer.bundles.federated),
     )
 
 
@@ -40,13 +40,13 @@ def _x509_svid(served: Served, bundle: bytes) -> workload_api.X509SVID:
 
 def x509_bundles(answer: Bundles) -> workload_api.X509BundlesResponse:
     """FetchX509Bundles' message."""
-    bundles = _by_id((answer.own, *answer.federated), TrustBundle.x509_der)
-    return workload_api.X509BundlesResponse(bundles=bundles)
+    return workload_api.X509BundlesResponse(bundles=_x509_by_id(answer.own, *answer.federated))
 
 
 def jwt_bundles(answer: Bundles) -> workload_api.JWTBundlesResponse:
     """FetchJWTBundles' message: JWK sets of JWT keys and no others."""
-    return workload_api.JWTBundlesResponse(bundles=_by_id((answer.own, *answer.federated), TrustBundle.jwt_jwks))
+    bundles = {_key(bundle): bundle.jwt_jwks() for bundle in (answer.own, *answer.federated)}
+    return workload_api.JWTBundlesResponse(bundles=bundles)
 
 
 def jwt_svids(svids: Sequence[tuple[Entry, JwtSvid]]) -> workload_api.JWTSVIDResponse:
@@ -68,5 +68,11 @@ def validated(svid: VerifiedJwtSvid, *, foreign: bool) -> workload_api.ValidateJ
     return message
 
 
-def _by_id(bundles: Sequence[TrustBundle], form: Callable[[TrustBundle], bytes]) -> dict[str, bytes]:
-    return {str(SpiffeId(bundle.trust_domain)): form(bundle) for bundle in bundles}
+def _x509_by_id(*bundles: TrustBundle) -> dict[str, bytes]:
+    # A partner may have no X.509 authority, or none any more. An empty field makes clients (py-spiffe) throw the whole
+    # message away, and with it the workload's own SVIDs; one that is left out says the same (Workload API 4.4, 4.5).
+    return {_key(bundle): bundle.x509_der() for bundle in bundles if bundle.x509_authorities}
+
+
+def _key(bundle: TrustBundle) -> str:
+    return str(SpiffeId(bundle.trust_domain))
