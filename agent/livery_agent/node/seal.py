@@ -20,6 +20,9 @@ from livery_agent.node.state import NodeState, decode, encode
 STATE_FILE = "node.json"
 BUNDLE_FILE = "bundle.json"
 
+_WITHOUT_STATE = "the node then attests again from the start"
+_WITHOUT_BUNDLE = "the node then knows the CA by trust_bundle_path"
+
 
 class Seal:
     """The state directory of one agent."""
@@ -36,7 +39,7 @@ class Seal:
         except FileMissing:
             return NodeState(self._trust_domain)
         except StateUnreadable as cause:
-            raise _unreadable(self._state, cause) from cause
+            raise _unreadable(self._state, cause, _WITHOUT_STATE) from cause
 
     async def save(self, state: NodeState) -> None:
         """Replace the state; durable when this returns. Raises `FileNotWritten` with the old state unharmed."""
@@ -49,13 +52,13 @@ class Seal:
         except FileMissing:
             return None
         except IdentityError as cause:
-            raise _unreadable(self._bundle, cause) from cause
+            raise _unreadable(self._bundle, cause, _WITHOUT_BUNDLE) from cause
 
     async def save_bundle(self, bundle: TrustBundle) -> None:
         """Replace the bundle; durable when this returns."""
         await asyncio.to_thread(write_atomic, self._bundle, bundle.to_jwks())
 
 
-def _unreadable(path: Path, cause: StateUnreadable | IdentityError) -> StateUnreadable:
-    fix = f"restore {path} from a backup, or move it away: the node then attests again from the start"
+def _unreadable(path: Path, cause: StateUnreadable | IdentityError, without: str) -> StateUnreadable:
+    fix = f"restore {path} from a backup, or move it away: {without}"
     return StateUnreadable(f"{path} cannot be used", why=str(cause), fix=fix)

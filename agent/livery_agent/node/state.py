@@ -10,12 +10,12 @@ token to the key it first sees, and a reply that is lost can then be asked for a
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
@@ -26,6 +26,9 @@ from livery_agent.node.keys import key_der
 from livery_agent.schedule import JITTER, Renewal
 
 FORMAT = 1
+
+# What parsers say of bytes that are not what we wrote. (binascii.Error is a ValueError.)
+_NOT_WHOLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, UnsupportedAlgorithm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def decode(data: bytes, expected: TrustDomain) -> NodeState:
         trust_domain = TrustDomain.parse(document["trust_domain"])
         node = _decode_node(document["node"]) if document["node"] is not None else None
         next_key = _decode_key(document["next_key"]) if document["next_key"] is not None else None
-    except (LiveryError, ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as cause:
+    except (LiveryError, *_NOT_WHOLE) as cause:
         if isinstance(cause, StateUnreadable):
             raise
         why = str(cause) if isinstance(cause, LiveryError) else f"it is not whole ({type(cause).__name__})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import stat
 from dataclasses import replace
@@ -114,6 +115,17 @@ def test_a_key_that_is_not_the_leafs_is_refused():
         decode(json.dumps(mixed).encode(), TD)
 
 
+@pytest.mark.parametrize("spoiled", [bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d030107")])
+def test_a_key_of_which_a_byte_of_its_kind_has_changed_is_refused(spoiled: bytes):
+    """A kind of key, and a curve, that nobody knows: the parser's own error for that is no ValueError."""
+    document = json.loads(encode(state()))
+    der = base64.b64decode(document["next_key"])
+    assert spoiled in der
+    document["next_key"] = base64.b64encode(der.replace(spoiled, spoiled[:-1] + b"\x7e")).decode()
+    with pytest.raises(StateUnreadable, match="not whole"):
+        decode(json.dumps(document).encode(), TD)
+
+
 def test_the_state_of_another_trust_domain_is_refused_by_name():
     with pytest.raises(StateUnreadable, match=r"example\.org"):
         decode(encode(state()), TrustDomain("other.test"))
@@ -159,8 +171,9 @@ async def test_a_spoiled_file_is_named_with_what_to_do(tmp_path: Path):
         Seal(tmp_path, TD).load()
     assert "move it away" in refused.value.fix
     (tmp_path / BUNDLE_FILE).touch(mode=0o600)
-    with pytest.raises(StateUnreadable, match=BUNDLE_FILE):
+    with pytest.raises(StateUnreadable, match=BUNDLE_FILE) as refused:
         Seal(tmp_path, TD).load_bundle()
+    assert "trust_bundle_path" in refused.value.fix, "it keeps its identity"
 
 
 async def test_a_failed_write_leaves_the_old_state_whole(tmp_path: Path):
