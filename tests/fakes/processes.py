@@ -51,15 +51,18 @@ class Peer:
 
 
 @contextmanager
-def connected(interpreter: str | Path = sys.executable, **options: object) -> Iterator[Peer]:
-    """A process of this interpreter that connected to us; `options` are Popen's (user, group, extra_groups)."""
+def connected(interpreter: str | Path = sys.executable, first: str = "", **options: object) -> Iterator[Peer]:
+    """A process of this interpreter that connected to us, after running `first`.
+
+    `options` are Popen's (user, group, extra_groups).
+    """
     with tempfile.TemporaryDirectory(prefix="lv") as directory, socket.socket(socket.AF_UNIX) as listener:
         Path(directory).chmod(0o755)
         path = f"{directory}/s"
         listener.bind(path)
         Path(path).chmod(0o777)
         listener.listen()
-        command: Sequence[str] = [str(interpreter), "-c", PROGRAM, path]
+        command: Sequence[str] = [str(interpreter), "-c", first + PROGRAM, path]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with subprocess.Popen(command, **pipes, **options) as popen:  # type: ignore[call-overload]
             accepted, _ = listener.accept()

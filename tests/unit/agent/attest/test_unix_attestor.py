@@ -61,13 +61,23 @@ async def test_a_process_is_described_by_user_group_path_and_hash(attestor: Unix
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
-async def test_users_groups_and_supplementary_groups_are_the_effective_ones(attestor: UnixAttestor):
+async def test_users_groups_and_supplementary_groups_are_those_of_the_process(attestor: UnixAttestor):
     with connected("/usr/bin/python3", user=65534, group=65534, extra_groups=[7, 8]) as peer:
         selectors = await attestor.attest(peer.process)
     assert of(selectors, "uid") == {"65534"}
     assert of(selectors, "gid") == {"65534"}
     assert of(selectors, "supplementary_gid") == {"7", "8"}
     assert of(selectors, "supplementary_group") == {grp.getgrgid(7).gr_name, grp.getgrgid(8).gr_name}
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+async def test_hazard_13_where_real_and_effective_ids_differ_the_effective_ones_are_said(attestor: UnixAttestor):
+    """As of a set-user-ID program, or a daemon that put its rights aside for a while."""
+    with connected(first="import os, socket; os.setgroups([]); os.setegid(65533); os.seteuid(65534)") as peer:
+        selectors = await attestor.attest(peer.process)
+    assert of(selectors, "uid") == {"65534"}
+    assert of(selectors, "gid") == {"65533"}
 
 
 @pytest.mark.root
