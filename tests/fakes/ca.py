@@ -60,6 +60,7 @@ class Orders:
     slow: set[str] = field(default_factory=set)  # names of RPCs that wait
     refuse: Any = None  # a PermissionDeniedDetails.Reason for every authenticated call
     refuse_next: list[Any] = field(default_factory=list)  # the same, for the next calls only
+    turned_away: set[int] = field(default_factory=set)  # serials that are refused as TLS does it, without a status
     refuse_join: tuple[grpc.StatusCode, str] | None = None
     decline: dict[str, tuple[int, str]] = field(default_factory=dict)  # entry ID → status of its batch item
     max_batch: int = 500
@@ -184,6 +185,8 @@ class FakeCa:
         if self.orders.refuse_next:
             await deny(context, self.orders.refuse_next.pop(0))
         serial = self.serial_of(context)
+        if serial in self.orders.turned_away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
         for node_id, row in self.nodes.items():
             if serial is not None and serial == row.serial:
                 return node_id

@@ -88,6 +88,7 @@ class _Memory:
     refused: NodeRefused | None = None
     saved: TrustBundle | None = None  # as it is on disk
     hanging: bool = False  # our own SVID hangs on an authority that is tainted or gone
+    doubtful: bool = False  # the CA seems to turn our certificate away in TLS, where no status says so
 
 
 class Keeper:
@@ -131,28 +132,36 @@ class Keeper:
 
     async def _keep_node(self) -> None:
         now, node = self._p.clock.now(), self._p.node
-        alive = node.is_alive(now)
+        alive, unwanted = node.is_alive(now), self._memory.refused is not None or self._memory.doubtful
         due = node.renewal is None or node.renewal.is_due(now) or self._memory.hanging
-        if alive and not due and self._memory.refused is None:
+        if alive and not due and not unwanted:
             return
-        if alive and self._memory.refused is None and not node.may_reattest:
+        if alive and not unwanted and not node.may_reattest:
             bundle = self._snapshot.bundle
             assert bundle is not None  # a node that has an SVID got a bundle with it
             await node.renew(bundle)
         else:
             await self._attest()
-        self._memory.refused, self._memory.hanging = None, False
+        self._memory.refused, self._memory.hanging, self._memory.doubtful = None, False, False
         self._sync.not_before = 0.0
 
     async def _attest(self) -> None:
         try:
             bundle = await self._p.node.attest(self._trusted())
         except (CaRefused, NodeBanned, NodeProofUnavailable) as cause:
-            if isinstance(cause, NodeProofUnavailable) and self._p.node.svid is not None:
-                raise  # a file that may come back, while we still serve what we hold
+            if self._may_wait(cause):
+                raise
             await self._lose(cause)
         self._p.status.acknowledged = None  # a CA that has just met this node knows neither its bundle nor its version
         self._publish(replace(self._snapshot, bundles=self._snapshot.bundles.with_bundle(bundle)))
+
+    def _may_wait(self, cause: LiveryError) -> bool:
+        """Whether there is time to try again, because the SVID we hold is good although our evidence is not."""
+        if isinstance(cause, NodeProofUnavailable):
+            return self._p.node.svid is not None  # a file that may come back
+        # Of evidence that is refused, the CA's administrators may have a setting to mend: for every node of a fleet.
+        refused = self._memory.refused is not None or isinstance(cause, NodeBanned)
+        return not refused and self._p.node.is_alive(self._p.clock.now())
 
     def _trusted(self) -> TrustBundle | None:
         """By what the CA is known to a node that cannot show a certificate: the last bundle and the operator's."""
@@ -163,15 +172,20 @@ class Keeper:
         return TrustBundle(last.trust_domain, both)
 
     async def _lose(self, cause: LiveryError) -> NoReturn:
-        try:
-            await self._p.node.forget()
-        except LiveryError as error:
-            log.warning("this node's identity could not be removed from disk", error=str(error))
+        # An SVID that the CA has not refused has ended, by a clock that may be wrong: the next start looks again.
+        if self._memory.refused is not None or isinstance(cause, NodeRefused):
+            await self._forget()
         raise NodeLost(
             "this node has no identity, and the agent stops",
             why=str(cause),
             fix=cause.fix or "give it new evidence (a join token, a valid certificate) and start it again",
         ) from cause
+
+    async def _forget(self) -> None:
+        try:
+            await self._p.node.forget()
+        except LiveryError as error:
+            log.warning("this node's identity could not be removed from disk", error=str(error))
 
     async def _take_refusal(self, refusal: NodeRefused, chore: Chore) -> None:
         """The CA no longer accepts our certificate: attest anew if that is possible, else stop (SPIRE 1.15)."""
@@ -201,6 +215,7 @@ class Keeper:
         bundles = BundleMap.of(bundle, *(b for b in federated if b.trust_domain != td))
         self._publish(replace(self._snapshot, identities=identities, bundles=bundles, synced=True))
         self._p.status.synced_at = self._p.clock.now()
+        self._memory.doubtful = False
         await self._save(bundle)
         await self._acknowledge(bundle)
 
@@ -292,7 +307,7 @@ class Keeper:
         if chore is self._own or failure is None or failure.times < DIALS_BEFORE_REATTESTING or not refusal:
             return
         if self._p.node.may_reattest and OUR_IDENTITY in refusal:
-            self._memory.refused = NodeRefused("the CA turns this node's certificate away", why=refusal)
+            self._memory.doubtful = True
 
     def _nap(self) -> float:
         held = [i.renewal for i in self._snapshot.identities if i.renewal]

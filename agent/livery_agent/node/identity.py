@@ -77,11 +77,12 @@ class Node:
         node, now = self._state.node, self._parts.clock.now()
         if node is None:
             return False
+        # Also one that has ended: a machine may start with a clock that is set right a moment later.
+        await self._parts.connection.swap(node.svid)
         if node.renewal.is_over(now):
             ended = node.renewal.expires_at.isoformat()
             log.warning("this node's identity has ended, by this node's clock", ended_at=ended, now=now.isoformat())
             return False
-        await self._parts.connection.swap(node.svid)
         log.info("resumed this node's identity", spiffe_id=str(node.svid.id), until=node.renewal.expires_at.isoformat())
         return True
 
@@ -105,8 +106,11 @@ class Node:
         log.info("renewed this node's identity", serial=f"{issued.chain[0].serial_number:x}")
 
     async def forget(self) -> None:
-        """Drop the SVID from disk, so that the next start attests anew. The connection is closed."""
-        await self._save(NodeState(self._parts.trust_domain))
+        """Drop the SVID from disk, so that the next start attests anew. The connection is closed.
+
+        The key of a request under way stays: a token may be bound to it already, and is worth nothing to another.
+        """
+        await self._save(replace(self._state, node=None))
         await self._parts.connection.close()
 
     async def _next_key(self) -> ec.EllipticCurvePrivateKey:

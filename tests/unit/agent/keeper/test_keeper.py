@@ -6,9 +6,10 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
+import grpc
 import pytest
 
-from livery.identity import BundleMap, TrustBundle, TrustDomain, verify_x509
+from livery.identity import BundleMap, TrustBundle, TrustDomain, X509Svid, verify_x509
 from livery.runtime.files import StorageFull
 from livery_agent.attest.node.x509pop import X509PopAttestor
 from livery_agent.errors import NodeLost, StateUnreadable
@@ -586,13 +587,83 @@ async def test_evidence_that_is_missing_for_a_moment_does_not_end_a_node_that_st
 async def test_a_certificate_the_ca_turns_away_in_tls_leads_to_attesting_again(tmp_path: Path):
     """The CA dropped the authority that signed ours: there is no RPC left to tell us so."""
     async with insides(entry("a"), attestor=attestor(tmp_path)) as here:
-        own = here.node.svid
-        here.ca.orders.away = True
-        here.dial.dialers[-1].last_refusal = "it refused our identity or our TLS: unknown ca"
-        await here.pass_time(timedelta(seconds=40))
-        here.ca.orders.away = False
+        own = turned_away(here)
         await here.pass_time(timedelta(seconds=60))
         assert here.node.svid != own
+        assert here.status.failures == {}
+
+
+async def test_a_node_that_was_turned_away_and_cannot_attest_keeps_what_the_ca_may_take_again(tmp_path: Path):
+    """Something between us and the CA closed our connections; that our evidence has ended too is no reason to end."""
+    async with insides(entry("a"), attestor=attestor(tmp_path)) as here:
+        own = turned_away(here)
+        here.ca.orders.refuse_join = (grpc.StatusCode.PERMISSION_DENIED, "nodeattestor(x509pop): it has expired")
+        await here.pass_time(timedelta(minutes=2))
+        assert "it has expired" in here.status.failures["node"].error
+        here.ca.orders.turned_away.clear()
+        await here.pass_time(timedelta(minutes=2))
+        assert here.node.svid == own
+        assert here.status.failures == {}
+
+
+def turned_away(here: Insides) -> X509Svid | None:
+    """From now on the CA does not take this node's certificate; as the dialer tells it."""
+    own = here.node.svid
+    assert own is not None
+    here.ca.orders.turned_away.add(own.serial)
+    here.dial.dialers[-1].last_refusal = "it refused our identity or our TLS: unknown ca"
+    return own
+
+
+async def test_a_node_whose_evidence_is_refused_at_half_of_its_life_goes_on_with_what_it_holds(tmp_path: Path):
+    """Somebody changed the CA's settings: every node of the fleet asks within minutes, and none of them must end."""
+    async with insides(entry("a"), attestor=attestor(tmp_path)) as here:
+        own = here.node.svid
+        here.ca.orders.refuse_join = (grpc.StatusCode.FAILED_PRECONDITION, "could not find node attestor type")
+        await here.pass_time(timedelta(minutes=55), step=INTERVAL)
+        assert here.node.svid == own
+        assert "could not find" in here.status.failures["node"].error
+        assert here.svid("a").not_after > here.clock.now() + HOUR / 3, "workloads are renewed meanwhile"
+        here.ca.orders.refuse_join = None
+        await here.pass_time(timedelta(minutes=2))
+        assert here.node.svid != own
+        assert here.status.failures == {}
+
+
+async def test_a_node_whose_evidence_is_still_refused_when_its_life_is_over_ends(tmp_path: Path):
+    async with insides(entry("a"), attestor=attestor(tmp_path)) as here:
+        here.ca.orders.refuse_join = (grpc.StatusCode.PERMISSION_DENIED, "nodeattestor(x509pop): it has expired")
+        with pytest.raises(NodeLost, match="it has expired"):
+            await here.pass_time(timedelta(minutes=62), step=INTERVAL)
+
+
+async def test_an_identity_that_ended_by_a_clock_that_was_wrong_is_found_again_at_the_next_start():
+    """The token is spent: nothing but the file on disk brings this node back."""
+    async with insides(entry("a")) as here:
+        own, now = here.node.svid, here.clock.now()
+        here.clock.set_wall(now + 2 * HOUR)
+        with pytest.raises(NodeLost, match="already been used"):
+            await here.keeper.step()
+        here.clock.set_wall(now + SECOND)
+        await here.restart()
+        await here.keeper.step()
+        assert here.node.svid == own
+        assert here.svid("a") is not None
+
+
+async def test_a_node_that_starts_with_a_clock_ahead_goes_on_once_the_clock_is_right():
+    """As machines do whose clock is set a while after their agent has started."""
+    async with insides(entry("a")) as here:
+        own, now = here.node.svid, here.clock.now()
+        here.clock.set_wall(now + 2 * HOUR)
+        here.ca.orders.away = True  # its certificate has ended too, by our clock
+        await here.restart()
+        await here.keeper.step()
+        here.ca.orders.away = False
+        here.clock.set_wall(now + SECOND)
+        await here.pass_time(timedelta(seconds=30))
+        assert here.node.svid == own
+        assert here.svid("a") is not None
 
 
 # Restarting

@@ -169,6 +169,19 @@ async def test_forgetting_removes_the_svid_from_disk():
         assert here.dial.dialers[-1].closed
 
 
+async def test_hazard_15_a_key_to_which_the_token_may_be_bound_outlives_a_refusal():
+    """The reply was lost, and then the CA's settings were wrong for a moment: the agent ends, and is started again."""
+    async with insides(start=False) as here:
+        here.ca.orders.lose_reply.add("AttestAgent")
+        with pytest.raises(CaUnavailable):
+            await here.node.attest(here.trusted)
+        here.ca.orders.lose_reply.clear()
+        await here.node.forget()
+        await here.restart()
+        await here.node.attest(here.trusted)
+        assert str(here.node.svid.id) == agent_id()  # type: ignore[union-attr]
+
+
 async def renew(here: Insides) -> None:
     bundle = here.snapshots.current.bundle
     assert bundle is not None
