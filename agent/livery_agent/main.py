@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -266,7 +266,10 @@ def _is_ours(uid: int) -> bool:
 def _reachable_parent(socket: Path) -> None:
     """Make the directory of a socket, if it is not there: others may pass through it and not look around."""
     try:
-        socket.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for directory in reversed([parent for parent in socket.parents if not parent.exists()]):
+            with suppress(FileExistsError):  # made by somebody else meanwhile, as he likes it
+                directory.mkdir(mode=0o700)
+                directory.chmod(0o711)  # not left to the umask
     except OSError as cause:
         what = f"the directory of {socket} cannot be made"
         fix = f"make {socket.parent} for user {os.geteuid()}, or choose another path"
