@@ -34,7 +34,7 @@ from livery_agent.attest.workload.unix import UnixAttestor
 from livery_agent.config import AgentConfig
 from livery_agent.doors.admin import AdminDoor
 from livery_agent.doors.health import Health
-from livery_agent.doors.streams import Streams
+from livery_agent.doors.places import Places
 from livery_agent.doors.workload_api import DoorParts, WorkloadApi
 from livery_agent.errors import UnusableConfig
 from livery_agent.identities.jwt_svids import JwtSvids
@@ -53,6 +53,8 @@ from livery_agent.upstream.connection import CaConnection, CaDialer
 CA_PATH = "/spire/server"
 MAX_ANSWER = 64 * 1024 * 1024  # bytes: a page of entries, a bundle
 MAX_REQUEST = 256 * 1024  # bytes: a token and its audience
+MAX_REQUESTS = 1024  # at once, for tokens and their validation: what waits for the CA holds its request
+MAX_REQUESTS_PER_USER = 512
 STOP_GRACE = 1.0  # seconds for calls of the Workload API; streams would stay for ever
 FIRST_STEP = 15.0  # seconds that the first attempt may hold up the word that we are ready
 
@@ -153,7 +155,7 @@ class Agent:
         self._upstream = Upstream(self._connection, ca.dial_to_join, config.rpc_timeout)
         self._jwt_svids = JwtSvids(self._upstream, config.jwt_svid_cache_size, clock, random.random)
         self._unix = UnixAttestor(config.unix.hash_limit, clock)
-        self._streams = Streams(config.limits.max_streams, config.limits.max_streams_per_user)
+        self._streams = Places("streams", config.limits.max_streams, config.limits.max_streams_per_user)
         self._node = self._make_node(Seal(config.state_dir, trust_domain))
         self.keeper = self._make_keeper(Seal(config.state_dir, trust_domain))
         watch(self._metrics, self.scene, clock)
@@ -228,6 +230,7 @@ class Agent:
                 jwt_svids=self._jwt_svids,
                 attestation=WorkloadAttestation((self._unix,)),
                 streams=self._streams,
+                requests=Places("requests", MAX_REQUESTS, MAX_REQUESTS_PER_USER),
                 clock=self._clock,
                 audit=self._audit,
                 strangers=self._config.allow_unauthenticated_verifiers,
@@ -236,7 +239,7 @@ class Agent:
         )
         return FrontDoor(
             UnixListen(self._config.workload_socket, self._config.workload_socket_mode),
-            services=(api.add_to, Health(self.snapshots).add_to),
+            services=(api.add_to, Health(self.snapshots, self._streams).add_to),
             run_dir=self._config.state_dir / "run",
             clock=self._clock,
             audit=self._audit,

@@ -333,6 +333,29 @@ async def test_one_user_cannot_take_the_places_of_all():
         await read(stub.FetchX509SVID(X509, metadata=HEADER))
 
 
+async def test_requests_that_wait_for_the_ca_are_bounded_and_one_more_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("livery_agent.main.MAX_REQUESTS_PER_USER", 2)
+    async with town(entry("orders")) as here, here.client() as stub:
+        here.ca.orders.slow.add("NewJWTSVID")
+        here.ca.orders.held.clear()
+
+        async def fetch(audience: str) -> Any:
+            return await stub.FetchJWTSVID(workload_api.JWTSVIDRequest(audience=[audience]), metadata=HEADER)
+
+        waiting = [asyncio.create_task(fetch(audience)) for audience in "ab"]
+        async with asyncio.timeout(10):
+            while here.ca.calls["NewJWTSVID"] < 2:
+                await asyncio.sleep(0.01)
+        with pytest.raises(grpc.aio.AioRpcError, match="too many requests") as refused:
+            await fetch("c")
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        here.ca.orders.held.set()
+        assert all(answer.svids for answer in await asyncio.gather(*waiting))
+        assert (await fetch("c")).svids
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 async def test_two_users_of_one_machine_get_their_own_identities_and_no_others():

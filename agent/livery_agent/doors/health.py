@@ -17,10 +17,11 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from livery.errors import Kind
+from livery_agent.doors.places import Places
 from livery_agent.errors import AgentError
 from livery_agent.identities.snapshot import Snapshot, Snapshots
 
-WORKLOAD_API = "SpiffeWorkloadAPI"
+SERVICES = ("", "SpiffeWorkloadAPI")  # the whole agent, and its one service beside this
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -40,8 +41,9 @@ def is_ready(snapshot: Snapshot) -> bool:
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
     """gRPC health of the whole agent (empty name) and of the Workload API, which are one and the same."""
 
-    def __init__(self, snapshots: Snapshots) -> None:
+    def __init__(self, snapshots: Snapshots, streams: Places) -> None:
         self._snapshots = snapshots
+        self._streams = streams
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Offer the service on a server."""
@@ -49,27 +51,28 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
 
     async def Check(self, request: Any, context: Context) -> Any:  # noqa: N802, ARG002
         """Answer whether the agent is ready now."""
-        if request.service not in ("", WORKLOAD_API):
+        if request.service not in SERVICES:
             raise UnknownService("unknown service")
-        return _status(self._snapshots.current)
+        return _status(self._snapshots.current, request.service)
 
     async def Watch(self, request: Any, context: Context) -> None:  # noqa: N802
         """Answer now and at each change (gRPC health protocol: an unknown service is a status, not an error)."""
-        if request.service not in ("", WORKLOAD_API):
-            await _write(context, health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN))
         sent = None
-        async with aclosing(self._snapshots.follow()) as following:
-            async for snapshot in following:
-                answer = _status(snapshot)
-                if answer != sent and request.service in ("", WORKLOAD_API):
-                    await _write(context, answer)
-                    sent = answer
+        with self._streams.place(context):
+            async with aclosing(self._snapshots.follow()) as following:
+                async for snapshot in following:
+                    answer = _status(snapshot, request.service)
+                    if answer != sent:
+                        await _write(context, answer)
+                        sent = answer
 
 
 def _write(context: Context, message: Any) -> Awaitable[None]:
     return context.write(message)
 
 
-def _status(snapshot: Snapshot) -> Any:
+def _status(snapshot: Snapshot, service: str) -> Any:
     known = health_pb2.HealthCheckResponse
+    if service not in SERVICES:
+        return known(status=known.SERVICE_UNKNOWN)
     return known(status=known.SERVING if is_ready(snapshot) else known.NOT_SERVING)

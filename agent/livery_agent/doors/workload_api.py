@@ -7,16 +7,16 @@ SPIRE fixes. Does not own: who calls (the front door and `attest.workload`), wha
 Invariants:
 - Every call carries the security header, and its caller was attested.
 - The process is looked at again before every message: alive, the same program, the same user (hazard 13).
-- A stream holds a place, no queue. A client that takes no update for too long loses its stream and nothing else
-  happens.
+- Every call holds a place from before its caller is looked at, and a stream has no queue. A client that takes no update
+  for too long loses its stream and nothing else happens.
 - Every SVID that leaves has an audit record first.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn, TypeVar, cast
@@ -27,14 +27,14 @@ from google.protobuf.message import Message
 from livery.errors import Kind, LiveryError
 from livery.identity import BundleMap, IdentityError, InvalidSpiffeId, SpiffeId, verify_jwt
 from livery.runtime.audit import Audit
-from livery.runtime.caller import PeerProcess, caller_of
+from livery.runtime.caller import PeerProcess
 from livery.runtime.clock import Clock
 from livery.wire import workload_api
 from livery_agent.attest.workload.attestation import WorkloadAttestation
 from livery_agent.attest.workload.unix import require_same
 from livery_agent.doors import messages
-from livery_agent.doors.streams import Streams
-from livery_agent.errors import AgentError, WorkloadUnattested
+from livery_agent.doors.places import Places
+from livery_agent.errors import AgentError
 from livery_agent.identities.entitlement import (
     Attested,
     Bundles,
@@ -105,7 +105,8 @@ class DoorParts:
     snapshots: Snapshots
     jwt_svids: JwtSvids
     attestation: WorkloadAttestation
-    streams: Streams
+    streams: Places
+    requests: Places
     clock: Clock
     audit: Audit
     strangers: bool
@@ -146,15 +147,15 @@ class WorkloadApi:
         if not request.audience or not all(request.audience):
             raise BadCall("audience must be specified")
         wanted = _parsed_id(request.spiffe_id) if request.spiffe_id else None
-        workload = await self._attest(context)
-        entries = self._entries(workload, wanted)
-        try:
-            tokens = await asyncio.gather(*(self._p.jwt_svids.get(entry, request.audience) for entry in entries))
-        except LiveryError as cause:
-            raise NotAvailable(f"could not fetch JWT-SVID: {cause}") from cause
-        require_same(workload.process)
-        self._record("jwt_svid.serve", workload, [str(entry.spiffe_id) for entry in entries])
-        return messages.jwt_svids(list(zip(entries, tokens, strict=True)))
+        async with self._attested(context, self._p.requests) as workload:
+            entries = self._entries(workload, wanted)
+            try:
+                tokens = await asyncio.gather(*(self._p.jwt_svids.get(entry, request.audience) for entry in entries))
+            except LiveryError as cause:
+                raise NotAvailable(f"could not fetch JWT-SVID: {cause}") from cause
+            require_same(workload.process)
+            self._record("jwt_svid.serve", workload, [str(entry.spiffe_id) for entry in entries])
+            return messages.jwt_svids(list(zip(entries, tokens, strict=True)))
 
     async def FetchJWTBundles(self, request: workload_api.JWTBundlesRequest, context: Context) -> None:  # noqa: N802, ARG002
         """Stream the bundles by which JWT-SVIDs are verified."""
@@ -169,9 +170,9 @@ class WorkloadApi:
             raise BadCall("audience must be specified")
         if not request.svid:
             raise BadCall("svid must be specified")
-        workload = await self._attest(context)
-        # Whoever can reach this socket may ask whether a token is true: the answer holds what the token holds.
-        bundles = bundles_for(self._p.snapshots.current, workload.attested, strangers=True)
+        async with self._attested(context, self._p.requests) as workload:
+            # Whoever can reach this socket may ask whether a token is true: the answer holds what the token holds.
+            bundles = bundles_for(self._p.snapshots.current, workload.attested, strangers=True)
         if not isinstance(bundles, Bundles):
             raise NotAvailable("no bundle to verify with", why=bundles.why if isinstance(bundles, NotNow) else "")
         known = BundleMap.of(bundles.own, *bundles.federated)
@@ -193,11 +194,11 @@ class WorkloadApi:
 
     # The steps all calls share
 
-    async def _attest(self, context: Context) -> Workload:
-        process = caller_of(context).process
-        if process is None:
-            raise WorkloadUnattested("workload attestation failed", why="the call did not come over a unix socket")
-        return Workload(process, await self._p.attestation.selectors(process))
+    @asynccontextmanager
+    async def _attested(self, context: Context, places: Places) -> AsyncIterator[Workload]:
+        """Who calls, in a place for the length of the call: to be looked at takes time too, and others may be first."""
+        with places.place(context) as process:
+            yield Workload(process, await self._p.attestation.selectors(process))
 
     async def _stream(
         self,
@@ -207,22 +208,21 @@ class WorkloadApi:
     ) -> None:
         """Answer at once, and again whenever the answer has changed; end when the caller's entitlement does."""
         _require_header(context)
-        workload = await self._attest(context)
         sent: A | None = None
-        with self._p.streams.place(workload.process.uid):
-            async with aclosing(self._p.snapshots.follow()) as following:
-                async for snapshot in following:
-                    match decide(snapshot, workload):
-                        case Denied():
-                            self._refuse(workload)
-                        case NotNow(why) if sent is None:
-                            raise NotAvailable("no identity at the moment", why=why)
-                        case Pending() | NotNow():
-                            continue  # silent, and open: the client keeps what it has
-                        case answer if answer != sent:
-                            require_same(workload.process)
-                            await self._write(context, render(workload, answer))
-                            sent = answer
+        following = self._p.snapshots.follow()
+        async with self._attested(context, self._p.streams) as workload, aclosing(following):
+            async for snapshot in following:
+                match decide(snapshot, workload):
+                    case Denied():
+                        self._refuse(workload)
+                    case NotNow(why) if sent is None:
+                        raise NotAvailable("no identity at the moment", why=why)
+                    case Pending() | NotNow():
+                        continue  # silent, and open: the client keeps what it has
+                    case answer if answer != sent:
+                        require_same(workload.process)
+                        await self._write(context, render(workload, answer))
+                        sent = answer
 
     async def _write(self, context: Context, message: Message) -> None:
         try:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from livery.identity import BundleMap, Selector, SpiffeId, TrustDomain
+from livery.runtime.caller import Caller, PeerProcess, calling
 from livery.runtime.metrics import Metrics
 from livery_agent.doors.admin import AdminDoor
 from livery_agent.doors.health import Health, UnknownService
-from livery_agent.doors.streams import Streams, TooManyStreams
+from livery_agent.doors.places import Places, TooManyCalls
+from livery_agent.errors import WorkloadUnattested
 from livery_agent.identities.entry import Entry
 from livery_agent.identities.snapshot import Identity, Snapshot, Snapshots
 from livery_agent.inspection.document import Scene, document
@@ -166,12 +168,24 @@ class Context:
     async def write(self, message: Any) -> None:
         await self.written.put(message.status)
 
+    def peer(self) -> str:
+        return f"unix:{CONNECTION}"
+
+
+CONNECTION = "/run/connection"
+
+
+def user(uid: int) -> Any:
+    """Calls are made by this user, for the length of the block."""
+    return calling(Caller(CONNECTION, "unix", process=PeerProcess(1, uid, uid, -1, 1)))
+
 
 async def test_health_is_serving_once_synchronised_and_tells_those_who_watch():
     snapshots = Snapshots(scene(synced=False).snapshot)
-    health, context = Health(snapshots), Context()
+    health, context = Health(snapshots, Places("streams", 1, 1)), Context()
     assert (await health.Check(Request(""), context)).status == 2, "NOT_SERVING"
-    watching = asyncio.create_task(health.Watch(Request("SpiffeWorkloadAPI"), context))
+    with user(1):
+        watching = asyncio.create_task(health.Watch(Request("SpiffeWorkloadAPI"), context))
     assert await context.written.get() == 2
     snapshots.publish(replace(snapshots.current, synced=True))
     assert await context.written.get() == 1
@@ -184,29 +198,54 @@ async def test_health_is_serving_once_synchronised_and_tells_those_who_watch():
 
 
 async def test_health_of_something_else_is_unknown():
-    health, context = Health(Snapshots(scene().snapshot)), Context()
+    health, context = Health(Snapshots(scene().snapshot), Places("streams", 1, 1)), Context()
     with pytest.raises(UnknownService):
         await health.Check(Request("something.else"), context)
-    watching = asyncio.create_task(health.Watch(Request("something.else"), context))
+    with user(1):
+        watching = asyncio.create_task(health.Watch(Request("something.else"), context))
     assert await context.written.get() == 3, "SERVICE_UNKNOWN"
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
 
 
-def test_places_are_bounded_in_all_and_for_each_user():
-    streams = Streams(total=3, per_user=2)
-    with streams.place(1), streams.place(1):
-        with pytest.raises(TooManyStreams, match="user 1"), streams.place(1):
-            raise AssertionError("there was no place")
-        with streams.place(2), pytest.raises(TooManyStreams, match="too many"), streams.place(3):
-            raise AssertionError("there was no place")
-        assert len(streams) == 2
+async def test_who_watches_the_health_holds_a_place_for_as_long_as_he_does():
+    """It asks for no identity, and so anybody may: without a bound it would be everybody's memory."""
+    streams = Places("streams", 8, 1)
+    health, context = Health(Snapshots(scene().snapshot), streams), Context()
+    with user(1):
+        watching = asyncio.create_task(health.Watch(Request(""), context))
+        await context.written.get()
+        assert len(streams) == 1
+        with pytest.raises(TooManyCalls):
+            await health.Watch(Request(""), context)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
     assert len(streams) == 0
 
 
-def test_a_place_is_given_back_however_the_stream_ends():
-    streams = Streams(total=1, per_user=1)
-    with pytest.raises(ZeroDivisionError), streams.place(1):
-        raise ZeroDivisionError
-    with streams.place(1):
-        assert len(streams) == 1
+def test_places_are_bounded_in_all_and_for_each_user():
+    places, context = Places("streams", total=3, per_user=2), Context()
+    with user(1), places.place(context) as process, places.place(context):
+        assert process.uid == 1
+        with pytest.raises(TooManyCalls, match="user 1 has too many streams"), places.place(context):
+            raise AssertionError("there was no place")
+        with user(2), places.place(context):
+            with user(3), pytest.raises(TooManyCalls, match="too many streams are open"), places.place(context):
+                raise AssertionError("there was no place")
+            assert len(places) == 3
+        assert len(places) == 2
+    assert len(places) == 0
+
+
+def test_a_place_is_given_back_however_the_call_ends():
+    places = Places("streams", total=1, per_user=1)
+    with user(1):
+        with pytest.raises(ZeroDivisionError), places.place(Context()):
+            raise ZeroDivisionError
+        with places.place(Context()):
+            assert len(places) == 1
+
+
+def test_a_call_that_came_over_no_unix_socket_has_no_place():
+    with calling(Caller(CONNECTION, "192.0.2.1:4711")), pytest.raises(WorkloadUnattested):
+        Places("streams", 1, 1).place(Context()).__enter__()
