@@ -260,6 +260,26 @@ async def test_a_ca_that_dropped_our_authority_is_attested_to_again(tmp_path: An
         assert account["ready"]
 
 
+async def test_a_ca_that_changed_its_authority_while_the_agent_was_stopped_is_known_by_the_file_once_told_so():
+    """A node by token cannot attest again: without `bundle.json` it knows the CA by the operator's file, as itself."""
+    async with town(entry("orders")) as here:
+        node = (await here.inspect()).json()["node"]["serial"]
+        await here.stop_agent()
+        await here.close_ca()
+        here.ca.rotate()
+        await here.open_ca(here.port)
+        await here.start_agent()
+        account = (await here.inspect()).json()
+        assert not account["ready"]
+        assert "its certificate is not accepted" in account["failing"][0]["error"]
+        await here.stop_agent()
+        (here.directory / "state" / "bundle.json").unlink()
+        await here.start_agent()
+        account = await here.until(lambda account: account["ready"])
+        assert account["node"]["serial"] == node
+        assert here.ca.calls["AttestAgent"] == 1
+
+
 async def test_an_insecure_bootstrap_trusts_the_first_answer_and_then_only_that():
     async with town(entry("orders"), start=False, insecure_bootstrap=True, trust_bundle_path=None) as here:
         await here.start_agent()
