@@ -202,9 +202,8 @@ class Keeper:
     # Entries and bundles
 
     async def _synchronize(self) -> None:
-        td = self._snapshot.trust_domain
         entries = await self._p.upstream.entries(self._memory.entries)
-        bundle = await self._p.upstream.bundle(td)
+        bundle = await self._p.upstream.bundle(self._snapshot.trust_domain)
         if not bundle.x509_authorities:
             raise CaAnswerUnusable("the CA sent a bundle without authorities", why="this node would trust nobody")
         federated = await self._federated(entries)
@@ -212,7 +211,7 @@ class Keeper:
         self._memory.entries = {entry.id: entry for entry in entries}
         identities = merged(held, entries)
         self._p.signer.retain(identities)
-        bundles = BundleMap.of(bundle, *(b for b in federated if b.trust_domain != td))
+        bundles = BundleMap.of(bundle, *federated)
         self._publish(replace(self._snapshot, identities=identities, bundles=bundles, synced=True))
         self._p.status.synced_at = self._p.clock.now()
         self._memory.doubtful = False
@@ -231,7 +230,8 @@ class Keeper:
                 log.warning("a federated bundle could not be used", trust_domain=str(trust_domain), error=str(error))
                 return self._snapshot.bundles.get(trust_domain)
 
-        wanted = sorted({td for entry in entries for td in entry.federates_with})
+        # Our own is not among them, though an entry may name it: it came with this synchronisation.
+        wanted = sorted({td for entry in entries for td in entry.federates_with} - {self._snapshot.trust_domain})
         return [b for b in await asyncio.gather(*(fetch(td) for td in wanted)) if b is not None]
 
     async def _take_bundle(self, bundle: TrustBundle) -> tuple[Identity, ...]:

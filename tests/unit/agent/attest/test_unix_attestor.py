@@ -21,7 +21,7 @@ from livery.identity import Selector
 from livery.runtime.caller import PeerProcess
 from livery.runtime.clock import SystemClock
 from livery_agent.attest.workload.attestation import WorkloadAttestation
-from livery_agent.attest.workload.unix import Credentials, ProgramHashes, UnixAttestor
+from livery_agent.attest.workload.unix import MAX_HASHES, Credentials, ProgramHashes, UnixAttestor, _File
 from livery_agent.errors import WorkloadChanged, WorkloadUnattested
 from tests.fakes.clock import FakeClock, settle
 from tests.fakes.processes import Peer, connected
@@ -146,6 +146,20 @@ async def test_hazard_13_a_process_that_ends_while_it_is_looked_at_is_not_descri
     attestor.close()
 
 
+async def test_hazard_13_a_process_that_cannot_be_looked_at_because_it_ended_has_changed(peer: Peer):
+    """What cannot be looked at leaves the other methods their say; what has changed leaves nobody any."""
+
+    class Interrupted(UnixAttestor):
+        def _pairs(self, pid: int, credentials: Credentials) -> Iterator[tuple[str, str | None]]:
+            peer.end()
+            raise ProcessLookupError(pid)
+
+    attestor = Interrupted(0, SystemClock())
+    with pytest.raises(WorkloadChanged):
+        await WorkloadAttestation((Knows(), attestor)).selectors(peer.process)
+    attestor.close()
+
+
 async def test_one_users_big_programs_hold_up_nobody_elses_processes(peer: Peer):
     """A program that is changed again and again is hashed for every call; and calls cost nothing."""
     may_end = threading.Event()
@@ -198,12 +212,22 @@ def test_a_file_changed_a_moment_ago_is_hashed_again_each_time(tmp_path: Path):
     """File times are coarser than writes: what was written twice within a tick would look unchanged."""
     copy = tmp_path / "python"
     shutil.copy(Path("/usr/bin/python3").resolve(), copy)
+    os.utime(copy, (0, 0))  # its owner may date it as he likes
     with connected(copy) as peer:
         just_now = ProgramHashes(BIG, FakeClock(datetime.now(UTC)))
         later = ProgramHashes(BIG, FakeClock(datetime.now(UTC) + timedelta(seconds=10)))
         assert just_now.of(peer.process.pid) == later.of(peer.process.pid)
     assert len(just_now._known) == 0
     assert len(later._known) == 1
+
+
+def test_no_more_hashes_are_remembered_than_fit():
+    """Any user may run any number of programs."""
+    hashes = ProgramHashes(BIG, SystemClock())
+    for inode in range(MAX_HASHES + 10):
+        hashes._remember(_File(1, inode, 0, 0, 0), str(inode))
+    assert len(hashes._known) == MAX_HASHES
+    assert str(MAX_HASHES + 9) in hashes._known.values(), "the oldest make room"
 
 
 class Broken:

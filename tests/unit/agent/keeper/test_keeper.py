@@ -174,6 +174,21 @@ async def test_an_identity_that_was_refused_is_left_alone_for_longer_each_time()
         here.ca.orders.decline.clear()
         await here.pass_time(timedelta(minutes=1))
         assert here.svid("a") is not None
+        assert here.signer._resting == {}, "the next refusal is a first one again"
+
+
+async def test_an_identity_that_is_refused_near_its_end_is_tried_more_often_the_nearer_it_comes():
+    async with insides(entry("a"), start=False) as here:
+        here.ca.orders.svid_ttl = timedelta(minutes=1)
+        await here.keeper.step()
+        await here.pass_time(timedelta(seconds=25))
+        here.ca.orders.decline["a"] = (13, "failed to sign X509-SVID")
+        before = here.ca.calls["BatchNewX509SVID"]
+        await here.pass_time(timedelta(seconds=30))
+        assert here.ca.calls["BatchNewX509SVID"] - before >= 8
+        here.ca.orders.decline.clear()
+        await here.pass_time(SECOND)
+        assert here.snapshots.current.identities[0].is_usable(here.clock.now())
 
 
 async def test_what_is_known_of_refusals_goes_with_the_entry():
@@ -380,6 +395,17 @@ async def test_federated_bundles_follow_the_entries():
         assert partner not in here.snapshots.current.bundles
 
 
+async def test_an_entry_that_federates_with_our_own_domain_changes_nothing_about_its_bundle():
+    """The CA has no federated bundle of it; and what it may have had once must not stand in the place of today's."""
+    own = TrustDomain("example.org")
+    async with insides(entry("a", federates_with=(own,))) as here:
+        here.ca.orders.federated["example.org"] = here.ca.bundle
+        here.ca.rotate()
+        await here.pass_time(INTERVAL)
+        assert here.snapshots.current.bundle == here.ca.bundle
+        assert here.ca.calls["GetFederatedBundle"] == 0
+
+
 async def test_a_partners_spoiled_bundle_does_not_stop_the_node():
     partner, other = TrustDomain("partner.test"), TrustDomain("other.test")
     async with insides(entry("a", federates_with=(partner,))) as here:
@@ -584,11 +610,25 @@ async def test_evidence_that_is_missing_for_a_moment_does_not_end_a_node_that_st
         assert here.status.failures == {}
 
 
+async def test_a_node_that_was_refused_asks_for_nothing_until_it_has_attested_again(tmp_path: Path):
+    async with insides(entry("a"), attestor=attestor(tmp_path)) as here:
+        (tmp_path / "node.key").unlink()
+        here.ca.forget_nodes()
+        await here.pass_time(INTERVAL * 2)
+        asked = here.ca.calls.total()
+        here.ca.revise("a")
+        await here.pass_time(timedelta(minutes=2))
+        assert here.ca.calls.total() == asked
+        assert "node.key" in here.status.failures["node"].error
+
+
 async def test_a_certificate_the_ca_turns_away_in_tls_leads_to_attesting_again(tmp_path: Path):
     """The CA dropped the authority that signed ours: there is no RPC left to tell us so."""
     async with insides(entry("a"), attestor=attestor(tmp_path)) as here:
         own = turned_away(here)
-        await here.pass_time(timedelta(seconds=60))
+        await here.pass_time(timedelta(seconds=15))
+        assert here.ca.calls["AttestAgent"] == 1, "twice may be chance"
+        await here.pass_time(timedelta(seconds=45))
         assert here.node.svid != own
         assert here.status.failures == {}
 
