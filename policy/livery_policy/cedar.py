@@ -79,10 +79,9 @@ def entities(json_text: str, of_schema: Schema) -> Entities:
 
 
 def action_groups(of_schema: Schema) -> Mapping[str, frozenset[str]]:
-    """Each action's groups, their groups included, as the schema has them."""
+    """Each action's groups, their groups included: Cedar has closed over them when it parsed the schema."""
     found = json.loads(str(entities("[]", of_schema)))
-    parents = {e["uid"]["id"]: {p["id"] for p in e["parents"]} for e in found}
-    return {action: frozenset(_closure(action, parents)) for action in parents}
+    return {e["uid"]["id"]: frozenset(p["id"] for p in e["parents"]) for e in found}
 
 
 def policies_from_json(members: Mapping[str, str]) -> PolicySet:
@@ -108,16 +107,6 @@ def validation_errors(policy: str, of_schema: Schema) -> list[str]:
     if result.validation_passed:
         return []
     return [e.error.removeprefix("for policy `policy0`, ") for e in result.errors] or ["not valid"]
-
-
-def _closure(action: str, parents: Mapping[str, set[str]]) -> set[str]:
-    found: set[str] = set()
-    waiting = [action]
-    while waiting:
-        new = parents.get(waiting.pop(), set()) - found
-        found |= new
-        waiting.extend(new)
-    return found
 
 
 def _uid(uid: tuple[str, str]) -> dict[str, str]:
