@@ -28,6 +28,7 @@ _KNOWN = {
 }  # fmt: skip
 _SIGNS = {"create": "+", "update": "~", "delete": "-"}
 _BATCH = 50
+_LONGEST = 16 << 20  # bytes of a file
 
 
 class InvalidEntryFile(LiveryError):
@@ -70,10 +71,14 @@ def _line(sign: str, entry: types_api.Entry) -> str:
 
 def read(path: Path) -> list[types_api.Entry]:
     """The entries of a file; raises `InvalidEntryFile`, or the identity's own error with the bad text."""
+    with path.open("rb") as file:
+        data = file.read(_LONGEST + 1)
+    if len(data) > _LONGEST:
+        raise InvalidEntryFile(f"{path} is too long", why=f"at most {_LONGEST} bytes are read", fix="split it")
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidEntryFile(f"{path} is not TOML", why=str(error)) from error
+        document = tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEntryFile(f"{path} is not TOML", why=str(error), fix="correct it, and apply it again") from error
     tables = document.get("entry", [])
     if set(document) - {"entry"} or not isinstance(tables, list):
         raise InvalidEntryFile(f"{path} holds something other than [[entry]] tables", fix="write one [[entry]] a table")

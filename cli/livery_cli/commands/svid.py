@@ -15,6 +15,7 @@ from typing import BinaryIO
 import click
 
 from livery.identity import SpiffeId, TrustBundle, X509Svid
+from livery.identity.jwt_svid import MAX_TOKEN_BYTES
 from livery.wire import workload_api
 from livery_cli.commands.svid_files import write_svid
 from livery_cli.exits import Exit
@@ -35,7 +36,6 @@ X509_VIEW = View(
 )
 JWT_VIEW = View({"spiffe_id": "SPIFFE ID", "token": "TOKEN"}, name="token")
 _AGAIN = 0.5  # seconds between two questions of --wait
-_LONGEST_TOKEN = 1 << 20  # bytes
 
 
 @click.group()
@@ -153,7 +153,7 @@ def fetch_jwt(
 def validate_jwt(token: BinaryIO, audience: str, endpoint_socket: str, timeout: timedelta, output: str) -> int:
     """Validate a JWT-SVID read from a file or from standard input; exit 1 if it is not valid."""
     # What is no text at all comes out as text that is no token; what is cut off is longer than any token.
-    text = token.read(_LONGEST_TOKEN).decode("utf-8", "replace").strip()
+    text = token.read(MAX_TOKEN_BYTES + 1).decode("utf-8", "replace").strip()
     request = workload_api.ValidateJWTSVIDRequest(audience=audience, svid=text)
     try:
         with channel(agent_at(endpoint_socket)) as opened:

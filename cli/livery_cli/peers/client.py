@@ -7,6 +7,7 @@ own: requests and replies; the noun modules build and print those. Synchronous o
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,6 +115,7 @@ def check_socket(peer: Peer) -> None:
     """Say that a socket is missing before gRPC says it less well, after a time-out."""
     path = socket_path(peer.address)
     if path is None:
+        _check_port(peer)
         return
     try:
         found = path.is_socket()
@@ -130,6 +132,15 @@ def check_socket(peer: Peer) -> None:
             f"{peer.name} is not at {peer.address}",
             why="no socket there",
             fix=f"start it ({peer.start_with}, or livery up), or name its socket: `livery up` prints it",
+        )
+
+
+def _check_port(peer: Peer) -> None:
+    if not re.fullmatch(r"(tcp://)?[^\s/]+:[0-9]{1,5}", peer.address):
+        raise BadRequest(
+            f"{peer.address!r} is no address of {peer.name}",
+            why="it is neither a unix socket nor a host and a port",
+            fix="write it like unix:/run/livery/ca/admin.sock or tcp://127.0.0.1:8081",
         )
 
 
@@ -165,6 +176,9 @@ _BY_STATUS: dict[grpc.StatusCode, type[LiveryError]] = {
 
 
 _NEXT_STEPS = {
+    grpc.StatusCode.INVALID_ARGUMENT: "correct that and run it again; --help says what each option takes",
+    grpc.StatusCode.INTERNAL: "its own log says more",
+    grpc.StatusCode.UNKNOWN: "its own log says more",
     grpc.StatusCode.NOT_FOUND: "see what there is with `livery entry list` or `livery node list`",
     grpc.StatusCode.ALREADY_EXISTS: "find it with `livery entry list --spiffe-id ID`; `livery entry update` changes it",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "run it again in a while",

@@ -92,6 +92,15 @@ def test_a_socket_by_a_name_that_no_file_can_have_is_3(capsys: pytest.CaptureFix
         assert "no socket there" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("address", ["", " ", "http://localhost", "localhost", "tcp://", "::::", "tcp://localhost:x"])
+def test_an_address_that_is_none_is_2_and_says_how_one_looks(address: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """And gRPC's own library has no word in it."""
+    assert run(["entry", "list", "--ca-socket", address]) == Exit.USAGE
+    told = capfd.readouterr().err.splitlines()
+    assert told[0].startswith(f"error: {address!r} is no address of the CA")
+    assert "write it like unix:" in told[2]
+
+
 def test_a_configuration_to_start_from_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["ca", "init", "--trust-domain", "a.test", "--state", str(tmp_path / "my ca")]
     assert run(command) == Exit.DONE

@@ -152,6 +152,7 @@ def test_an_entry_file_is_read(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("not toml", "not TOML"),
+        ("x = " + "[" * 20000, "not TOML"),
         ("[entries]", r"\[\[entry\]\]"),
         (GOOD.replace("selectors", "selector"), "unknown key 'selector'"),
         (GOOD.replace('parent_id = "spiffe://example.org/node"', ""), "'parent_id' is missing"),
@@ -164,6 +165,11 @@ def test_an_entry_file_is_read(tmp_path: Path) -> None:
 def test_a_bad_entry_file_is_refused_with_its_reason(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(entry_file.InvalidEntryFile, match=said):
         entry_file.read(write(tmp_path, text))
+
+
+def test_a_file_without_an_end_is_no_entry_file() -> None:
+    with pytest.raises(entry_file.InvalidEntryFile, match="too long"):
+        entry_file.read(Path("/dev/zero"))
 
 
 def test_a_plan_creates_updates_and_on_request_deletes(tmp_path: Path) -> None:
