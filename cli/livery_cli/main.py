@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import click
 
@@ -51,6 +52,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing raised inside gets past this."""
     try:
         result = livery.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except SystemExit:  # click's way with EPIPE: the reader went away (`livery ... | head`), and nobody is left to tell
+        return Exit.DONE
     except (Exception, KeyboardInterrupt) as stop:  # noqa: BLE001  # the boundary of the process
         return _ending(stop)
     return int(result) if isinstance(result, int) else Exit.DONE
@@ -70,10 +73,6 @@ def _ending(stop: BaseException) -> int:
             code = Exit.USAGE
         case LiveryError():
             code = _told(stop)
-        case BrokenPipeError():
-            # The reader of our output went away (`livery ... | head`): nobody is left to tell.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = Exit.DONE
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO):
             fix = "make room, or write elsewhere"
             code = _told(OutputLost("the output could not be written", why=str(stop), fix=fix))
@@ -102,8 +101,14 @@ def _internal(error: BaseException) -> int:
     return _told(LiveryError(what, why=why, fix=fix))
 
 
+def _nowhere() -> TextIO:
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+
+
 def main() -> None:
     """The console script."""
+    # Where there is none (`>&-`), the next file that is opened must not become it.
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that cannot show every character
     if instruction := os.environ.get(VARIABLE):

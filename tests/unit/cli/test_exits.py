@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from livery.errors import Kind, LiveryError
 from livery_cli.commands.svid_files import write_svid
 from livery_cli.exits import Exit, exit_code, tell
-from livery_cli.main import COMMANDS, livery, run
+from livery_cli.main import COMMANDS, livery, main, run
 from livery_cli.peers.client import Refused
 
 
@@ -180,6 +181,29 @@ def test_a_full_disk_under_the_output_is_4_and_no_error_of_ours(tmp_path: Path) 
     assert done.returncode == Exit.REFUSED
     assert b"No space left on device" in done.stderr
     assert b"error of its own" not in done.stderr
+
+
+def test_a_reader_that_went_away_is_no_error() -> None:
+    """`livery ... | head`"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "livery_cli", "completion", "bash"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (Exit.DONE, b"")
+
+
+def test_without_an_output_it_writes_into_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`livery ... >&- 2>&-`: Python has None there, and the next file would be opened as the output."""
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    monkeypatch.setattr(sys, "argv", ["livery", "frobnicate"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == Exit.USAGE
+    for output in (sys.stdout, sys.stderr):
+        assert Path(f"/proc/self/fd/{output.fileno()}").readlink() == Path(os.devnull)
+        output.close()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
