@@ -9,7 +9,8 @@ import asyncio
 import math
 import shutil
 import signal
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -93,7 +94,18 @@ def up(
 async def _run(settings: Settings, clock: Clock) -> bool | None:
     with ExitStack() as held:
         layout = _layout(settings.state, held)
-        parts = _build(settings, layout, clock)
+        board = Board()
+        shown = screen(settings.output, board)
+        shown.progress(f"starting, with state in {layout.state}")
+        parts = Parts(
+            layout=layout,
+            roles=_roles(settings, layout, clock),
+            registrar=Registrar(layout.ca_socket),
+            observer=Observer(layout),
+            board=board,
+            screen=shown,
+            clock=clock,
+        )
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -102,35 +114,32 @@ async def _run(settings: Settings, clock: Clock) -> bool | None:
 
 def _layout(state: Path, held: ExitStack) -> Layout:
     """The directories of this state, locked; the temporary one, if there is one, goes away at the end."""
-    try:
+    with _usable(state):
         state.mkdir(mode=0o711, parents=True, exist_ok=True)
         held.enter_context(StateLock(state / "up.lock"))
         layout = Layout.at(state)
-    except OSError as error:
-        raise CannotUseState(
-            f"the state directory {state} cannot be used",
-            why=f"{error.strerror or error} ({error.filename or state})",
-            fix="give another --state, or make this one writable",
-        ) from error
     if layout.borrowed_run:
         held.callback(shutil.rmtree, layout.run, ignore_errors=True)
     return layout
 
 
-def _build(settings: Settings, layout: Layout, clock: Clock) -> Parts:
-    board = Board()
-    shown = screen(settings.output, board)
-    shown.progress(f"starting, with state in {layout.state}")
-    node = node_identity(layout.state / "node", clock.now())
-    roles = Roles(settings, layout, node, personas(SERVICES, layout.state / "services"))
-    roles.hand_over()
-    roles.write_policy()
-    return Parts(
-        layout=layout,
-        roles=roles,
-        registrar=Registrar(layout.ca_socket),
-        observer=Observer(layout),
-        board=board,
-        screen=shown,
-        clock=clock,
-    )
+def _roles(settings: Settings, layout: Layout, clock: Clock) -> Roles:
+    """The roles, with all that they find in the state when they start."""
+    with _usable(layout.state):
+        node = node_identity(layout.state / "node", clock.now())
+        roles = Roles(settings, layout, node, personas(SERVICES, layout.state / "services"))
+        roles.hand_over()
+        roles.write_policy()
+    return roles
+
+
+@contextmanager
+def _usable(state: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CannotUseState(
+            f"the state directory {state} cannot be used",
+            why=f"{error.strerror or error} ({error.filename2 or error.filename or state})",
+            fix="give another --state, or make this one writable and make room in it",
+        ) from error

@@ -113,7 +113,7 @@ class Process:
             pause = min(pause * 2, _LONGEST_PAUSE)
             try:
                 ready = await self._spawn()
-            except (RoleFailed, OSError) as error:
+            except RoleFailed as error:
                 self._watcher.died(self.command.name, str(error))
                 continue
             self.restarts += 1
@@ -126,6 +126,10 @@ class Process:
         try:
             with self.command.log.open("ab") as log:
                 self._child = await self._execute(writer, log.fileno())
+        except OSError as error:
+            os.close(reader)
+            fix = f"see that {self.command.log} can be written, and that this machine can run another process"
+            raise RoleFailed(f"{self.command.name} did not start", why=str(error), fix=fix) from error
         except BaseException:
             os.close(reader)
             raise

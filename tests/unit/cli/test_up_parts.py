@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,6 +28,7 @@ from livery_cli.up.logs import shorten
 from livery_cli.up.node_identity import NodeIdentity, node_identity
 from livery_cli.up.observer import Observer
 from livery_cli.up.persona import _by_interpreter
+from livery_cli.up.process import Command, Process, RoleFailed, Watcher
 from livery_cli.up.report import Report, report
 from livery_cli.up.roles import Roles
 from livery_cli.up.screen import LiveScreen, PlainScreen, next_commands, program, welcome
@@ -213,6 +216,29 @@ async def test_a_run_that_is_stopped_before_all_is_there_was_neither_good_nor_ba
 async def test_a_ca_that_is_gone_is_told_as_everywhere(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="the CA did not answer"):
         await Registrar(tmp_path / "none.sock").bundle()
+
+
+async def test_a_role_whose_log_cannot_be_written_is_said_not_to_start(tmp_path: Path) -> None:
+    log = tmp_path / "none" / "ca.log"
+    process = Process(Command("ca", lambda: ["true"], log, os.geteuid()), Watcher(print, print), SystemClock())
+    with pytest.raises(RoleFailed, match="ca did not start") as failed:
+        await process.start()
+    assert str(log) in failed.value.fix
+
+
+def test_a_state_without_room_is_said_to_be_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not taken for the terminal, whose disk can be full as well."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/usr/bin/python3", None, str(tmp_path / "python3"))
+
+    monkeypatch.setattr("livery_cli.up.command.personas", full)
+    assert run(["up", "--state", str(tmp_path / "state")]) == Exit.REFUSED
+    told = capsys.readouterr().err
+    assert f"the state directory {tmp_path}/state cannot be used [state_unusable]" in told
+    assert f"No space left on device ({tmp_path}/python3)" in told
 
 
 @pytest.mark.parametrize("rate", ["nan", "0", "inf", "many"])
