@@ -57,6 +57,8 @@ def _explained(fields: Mapping[str, object]) -> str:
 
 
 def _stopped(fields: Mapping[str, object]) -> str:
+    if not fields["calls"]:
+        return f"{fields['rotations']} rotations, no calls"
     return (
         f"{fields['rotations']} rotations, {fields['calls']} calls ({fields['allowed']} allowed, {fields['denied']} "
         f"denied, {fields['failures']} failed), p50 {fields['p50_ms']} ms, p99 {fields['p99_ms']} ms"

@@ -10,6 +10,7 @@ import asyncio
 from datetime import datetime, timedelta
 
 from livery.errors import LiveryError
+from livery.identity import SpiffeId
 from livery_cli.peers.client import Peer
 from livery_cli.peers.decisions import policy_at, reason_of
 from livery_cli.peers.unix_http import ask
@@ -27,13 +28,13 @@ class Observer:
         self._policy = policy_at(f"unix:{layout.policy_socket}")
 
     async def identities(self) -> dict[str, Identity]:
-        """The identities the agent holds now, by the last part of their ID; nothing if it cannot be asked."""
+        """The identities the agent holds now, by the path of their ID; nothing if it cannot be asked."""
         try:
             answer = await asyncio.to_thread(ask, self._agent, "GET", "/inspect", timeout=_PATIENCE)
         except LiveryError:
             return {}
         held = answer.body.get("identities", []) if isinstance(answer.body, dict) else []
-        return {each["spiffe_id"].rpartition("/")[2]: _identity(each) for each in held if each.get("serial")}
+        return {SpiffeId.parse(each["spiffe_id"]).path[1:]: _identity(each) for each in held if each.get("serial")}
 
     async def reason(self, decision_id: str) -> str:
         """Why a call was denied, in one sentence; its id if the server cannot be asked."""

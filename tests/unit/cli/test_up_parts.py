@@ -20,6 +20,7 @@ from livery.runtime.clock import SystemClock
 from livery_cli.exits import Exit
 from livery_cli.main import run
 from livery_cli.peers.client import Unreachable
+from livery_cli.peers.unix_http import Answer
 from livery_cli.up.board import Board, Call, Identity, Latencies
 from livery_cli.up.entries import Registrar
 from livery_cli.up.events import Event
@@ -75,6 +76,19 @@ def test_an_event_is_one_line_of_json_with_its_name_first() -> None:
     assert "\n" not in line
     assert list(json.loads(line))[:3] == ["event", "schema", "time"]
     assert json.loads(line)["time"] == "2026-05-06T07:08:09.000Z"
+
+
+def test_a_summary_without_calls_has_no_latencies() -> None:
+    assert Event("stopped", NOW, Board().summary()).sentence() == "07:08:09 stopped   0 rotations, no calls"
+
+
+async def test_identities_of_the_same_last_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [
+        {"spiffe_id": f"spiffe://td{path}", "serial": path, "expires_at": NOW.isoformat(), "renew_at": None}
+        for path in ("/a/web", "/b/web", "/orders")
+    ]
+    monkeypatch.setattr("livery_cli.up.observer.ask", lambda *_, **__: Answer(200, {"identities": held}))
+    assert list(await Observer(Layout(tmp_path, tmp_path)).identities()) == ["a/web", "b/web", "orders"]
 
 
 def test_a_service_reports_a_call_and_livery_up_reads_it_back(capsys: pytest.CaptureFixture[str]) -> None:
