@@ -298,8 +298,10 @@ class TestTls:
         async with tls_door(tmp_path, ca) as room:
             context = hostile_context(tmp_path, _shown(ca))
             context.maximum_version = ssl.TLSVersion.TLSv1_2
-            answer = await asyncio.to_thread(_resumed_by_one_who_waited, room.port, context)
-            assert answer == b""
+            address = "127.0.0.1", room.port
+            with socket.create_connection(address, 10) as first, socket.create_connection(address, 10) as waiting:
+                await eventually(lambda: room.door._opened.gate.admission.count("handshakes") == 2)
+                assert await asyncio.to_thread(_resumed_by_one_who_waited, first, waiting, context) == b""
             await eventually(lambda: room.reasons == ["unsuitable_tls"])
 
     @pytest.mark.parametrize(
@@ -348,13 +350,11 @@ def _resumes(port: int, context: ssl.SSLContext) -> bool:
     return reused
 
 
-def _resumed_by_one_who_waited(port: int, context: ssl.SSLContext) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), 10) as waiting:
-        with socket.create_connection(("127.0.0.1", port), 10) as raw, context.wrap_socket(raw) as first:
-            session = first.session
-            with suppress(ssl.SSLError):  # grpc has a first word to say, too
-                first.unwrap()
-        with context.wrap_socket(waiting, session=session) as second:
-            assert second.session_reused
-            second.sendall(PREFACE)
-            return second.recv(65536)
+def _resumed_by_one_who_waited(first: socket.socket, waiting: socket.socket, context: ssl.SSLContext) -> bytes:
+    with context.wrap_socket(first) as tls, suppress(ssl.SSLError):  # grpc has a first word to say, too
+        session = tls.session
+        tls.unwrap()
+    with context.wrap_socket(waiting, session=session) as tls:
+        assert tls.session_reused
+        tls.sendall(PREFACE)
+        return tls.recv(65536)
