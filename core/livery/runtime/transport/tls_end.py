@@ -66,7 +66,9 @@ class TlsEnd(End):
 
     def flow(self) -> None:
         """Begin to hand over, with what came together with the handshake's end."""
-        self._read(b"")
+        early, self._early = self._early, b""
+        if not self.transport.is_closing():
+            self._read(early)
         super().flow()
 
     def send(self, data: bytes) -> None:
@@ -112,13 +114,20 @@ class TlsEnd(End):
 
     def data_received(self, data: bytes) -> None:
         """Go on with the handshake, or decrypt and hand over."""
+        if not self._is_shaken and not self._closing:
+            data = self._shake_with(data)
         if self._closing:
             return
-        if self._is_shaken:
-            self._read(data)
+        if self._other is None:
+            self._early += data
         else:
-            self._secured.receive(data)
-            self._shake()
+            self._read(data)
+
+    def resume_writing(self) -> None:
+        """The peer has caught up, also with what TLS itself had to say."""
+        super().resume_writing()
+        if self._other is not None and not self._other.is_full:
+            self.let_go()
 
     def eof_received(self) -> bool:
         """The peer's TCP is done sending; TLS may not have said so, which HTTP/2 notices by itself."""
@@ -131,6 +140,15 @@ class TlsEnd(End):
             return not self.transport.is_closing()
         self._read(b"")
         return super().eof_received()
+
+    def _shake_with(self, data: bytes) -> bytes:
+        """Go on with the handshake, and return what came after its end."""
+        for start in range(0, len(data), SLICE):
+            self._secured.receive(data[start : start + SLICE])
+            self._shake()
+            if self._is_shaken or self._closing:
+                return data[start + SLICE :]
+        return b""
 
     def _shake(self) -> None:
         try:
@@ -160,7 +178,7 @@ class TlsEnd(End):
 
     def _hand_over(self) -> None:
         if self._other is None:
-            return  # kept as ciphertext until joined; reading is held meanwhile
+            return  # the rest is kept as ciphertext until joined; reading is held meanwhile
         for plaintext in self._secured.plaintext():
             if not self._has_received:
                 self._has_received = True
@@ -168,7 +186,10 @@ class TlsEnd(End):
             self._other.send(plaintext)
 
     def _flush(self) -> None:
-        self._write(self._secured.outgoing())
+        answer = self._secured.outgoing()
+        self._write(answer)
+        if answer and self.is_full:
+            self.hold()  # a peer can make TLS itself answer (TLS 1.3's KeyUpdate) without reading a byte of it
 
     def _fail(self, error: ssl.SSLError) -> None:
         self._tls_watcher.failed(self, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,8 @@ from livery.identity import BundleMap
 from livery.runtime.transport.splice import Census, End
 from livery.runtime.transport.tls_contexts import server_context
 from livery.runtime.transport.tls_end import TlsEnd
-from livery.runtime.transport.tls_engine import TlsEngine
+from livery.runtime.transport.tls_engine import SLICE, TlsEngine
+from tests.fakes.tls import key_updates
 from tests.pki import TestCa
 
 BUFFERED = 16 * 1024
@@ -46,7 +48,7 @@ class Watching(Census):
 class Wire:
     """A TLS peer on a socket pair, the end under test, and a plain end with a socket behind it."""
 
-    def __init__(self, watcher: Watching) -> None:
+    def __init__(self, watcher: Watching, keylog: Path) -> None:
         self.watcher = watcher
         ours, self.wire = socket.socketpair()
         inside, self.behind = socket.socketpair()
@@ -56,6 +58,7 @@ class Wire:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_alpn_protocols(["h2"])
+        context.keylog_filename = str(keylog)
         self.peer = TlsEngine(context, server_side=False)
 
     async def __aenter__(self) -> Wire:
@@ -99,9 +102,10 @@ class Wire:
 
 
 @pytest.fixture
-async def wire():
+async def wire(tmp_path):
     ca = TestCa()
-    async with Wire(Watching(server_context(ca.issue("/a"), BundleMap.of(ca.bundle())))) as wired:
+    context = server_context(ca.issue("/a"), BundleMap.of(ca.bundle()))
+    async with Wire(Watching(context), tmp_path / "keys") as wired:
         yield wired
 
 
@@ -109,7 +113,7 @@ async def test_what_comes_between_handshake_and_splice_is_kept_and_not_handed_ov
     await wire.shake()
     await wire.say(b"too early")
     async with asyncio.timeout(5):
-        while not wire.outer._engine._incoming.pending:
+        while not wire.outer._early:
             await asyncio.sleep(0.001)
     assert wire.watcher.told == ["shaken"]
     wire.join()
@@ -183,3 +187,47 @@ async def test_garbage_in_place_of_a_handshake_is_answered_by_an_alert(wire):
     answer = await wire._recv(wire.wire)
     assert answer == b"" or answer[0] == 21  # OpenSSL has no alert for HTTP
     assert wire.watcher.told == ["failed"]
+
+
+async def test_much_that_comes_with_the_handshakes_end_is_not_held_by_openssl(wire, monkeypatch):
+    """A memory BIO never shrinks: a stranger's idle connection would keep as much as it once sent at once."""
+    fed = []
+    receive = TlsEngine.receive
+    monkeypatch.setattr(TlsEngine, "receive", lambda self, data: (fed.append(len(data)), receive(self, data))[1])
+    much = b"x" * 100_000
+    while not wire.peer.handshake():
+        await wire._send(wire.peer.outgoing())
+        wire.peer.receive(await wire._recv(wire.wire))
+    await wire._send(wire.peer.outgoing() + wire.peer.encrypt(much))
+    async with asyncio.timeout(5):
+        while not wire.watcher.told:
+            await asyncio.sleep(0.001)
+    wire.join()
+    heard = b""
+    while len(heard) < len(much):
+        heard += await wire.heard()
+    assert heard == much
+    assert max(fed) <= SLICE
+
+
+async def test_a_peer_that_makes_tls_answer_and_does_not_read_is_not_read_from_until_it_does(wire, tmp_path):
+    number = 4000
+    for sock in (wire.wire, wire._socks[0]):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    await wire.shake()
+    wire.join()
+    asked, waiting = key_updates(tmp_path / "keys", number), []
+    write = wire.outer._write
+    wire.outer._write = lambda data: (write(data), waiting.append(wire.outer.transport.get_write_buffer_size()))
+    sending = asyncio.create_task(wire._send(asked))
+    async with asyncio.timeout(5):
+        while not wire.outer.is_full:
+            await asyncio.sleep(0)
+    for _ in range(200):  # turns of the loop in which it could send on
+        await asyncio.sleep(0)
+    assert not sending.done()
+    answered = 0
+    while answered < len(asked) * (number - 1) // number:  # each answer is as long as its question
+        answered += len(await wire._recv(wire.wire))
+    await sending
+    assert max(waiting) < 4 * BUFFERED
