@@ -94,14 +94,19 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse, unless this connection is already being closed."""
         if self.transport.is_closing():
             return
-        was_in_head = self._is_in_head
+        # What does not end (a header, a trailer, a chunk's extension) is not shown to us, so its bytes are counted as
+        # they come; what is shown begins the count anew.
+        self._unfinished_bytes += len(data)
         super().data_received(data)
-        # A header that does not end is not shown to `on_header`, so its bytes are counted as they come.
-        if was_in_head and self._is_in_head:
-            self._unfinished_bytes += len(data)
-            if self._unfinished_bytes > self._bounds.head_bytes and not self.transport.is_closing():
-                self._is_too_long = True
-                self.send_400_response("Request head too long.")
+        if self.transport.is_closing():
+            return
+        if self._unfinished_bytes > self._bounds.head_bytes:
+            self._is_too_long = True
+            self.send_400_response("Request head too long.")
+        elif self._is_idle and self._deadline is None:
+            # It was not the beginning of a request (an empty line, the rest of a body that nobody wanted), and uvicorn
+            # has stopped its own clock.
+            self._expect(self._bounds.keep_alive)
 
     def on_message_begin(self) -> None:
         """A request begins: its head has so long to come."""
@@ -117,14 +122,17 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """One header, or a trailer: that counts, and is dropped, so that nobody takes it for a header."""
         self._count_head(len(name) + len(value))
+        if not self._is_in_head:  # RFC 9110 6.5.1
+            return
         if len(self.headers) >= self._bounds.headers:
             self._is_too_long = True
             raise HeadTooLong
         super().on_header(name, value)
 
     def _count_head(self, size: int) -> None:
+        self._unfinished_bytes = 0
         self._head_bytes += size
         if self._head_bytes > self._bounds.head_bytes:
             self._is_too_long = True
@@ -147,6 +155,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Part of the body."""
+        self._unfinished_bytes = 0
         if not self.transport.is_closing():
             super().on_body(body)
 
@@ -185,6 +194,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._exchange.keep_alive = False
 
     @property
+    def _is_idle(self) -> bool:
+        return self._exchange is None or self._exchange.response_complete
+
+    @property
     def _exchange(self) -> RequestResponseCycle | None:
         # uvicorn declares it as always there, and sets it with the first request.
         return cast("RequestResponseCycle | None", self.cycle)
@@ -198,10 +211,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._deadline = None
         if self.transport.is_closing():
             return
-        is_idle = self._exchange is None or self._exchange.response_complete
-        if is_idle and self._is_in_head:
+        if self._is_idle and self._is_in_head:
             self._answer(408, "Request took too long.")
-        elif is_idle:
+        elif self._is_idle:
             self.transport.close()
         else:
             self.transport.abort()

@@ -477,6 +477,41 @@ async def test_a_head_without_end_or_with_too_many_headers_gets_431(world: World
             assert (await client.get(headers=["x: " + "a" * 20_000])).status == 200
 
 
+async def test_trailers_are_no_headers_and_without_end_are_refused(world: World, tmp_path: Path) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+    async with world.unix(tmp_path / "s") as server:
+        async with connected(server) as client:
+            await client.send(head + b"x-admin: yes\r\n\r\n")
+            assert (await client.response()).json()["length"] == 3
+            assert not [name for name, _ in world.app.scopes[0]["headers"] if name == b"x-admin"]
+        for endless in (b"x-admin: " + b"a" * 400_000, b"a: b\r\n" * 40_000):
+            async with connected(server) as client:
+                client.writer.write(head + endless)
+                assert (await client.response()).status == 431
+
+
+async def test_a_chunks_extension_without_end_is_refused(world: World, tmp_path: Path) -> None:
+    async with world.unix(tmp_path / "s") as server, connected(server) as client:
+        client.writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3;a=" + b"a" * 400_000)
+        assert (await client.response()).status == 431
+
+
+async def test_what_is_no_request_keeps_no_connection_open(world: World, tmp_path: Path) -> None:
+    """An empty line before a request is skipped (RFC 9112 2.2), and so is a body that nobody wanted."""
+    async with (
+        world.unix(tmp_path / "s", HttpOptions(FAST)) as server,
+        connected(server) as empty,
+        connected(server) as late,
+    ):
+        assert (await empty.get()).status == 200
+        await empty.send(b"\r\n")
+        await late.send(b"POST /unread HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n12")
+        assert (await late.response()).status == 200
+        await late.send(b"34")
+        assert await empty.ended() == b""
+        assert await late.ended() == b""
+
+
 async def test_a_slow_head_is_answered_408_and_a_silent_connection_is_closed(world: World, tmp_path: Path) -> None:
     async with (
         world.unix(tmp_path / "s", HttpOptions(FAST)) as server,
