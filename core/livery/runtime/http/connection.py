@@ -5,7 +5,8 @@ protocol above writes. Does not own: HTTP (`protocol`), nor what a peer may do.
 
 TLS is driven here, over `TlsEngine`, because the event loops close a refused handshake without an alert and without
 telling anybody. Invariants: the protocol above exists only once its peer is known, so not one byte reaches it before;
-a connection that is refused is recorded with its reason, its alert is sent, and it is gone within `LINGER`.
+a connection that is refused is recorded with its reason, its alert is sent, and it is gone within `LINGER`; one that is
+closed gets what was written before rid of first, if its peer reads it within `PATIENCE`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from livery.runtime.http.gate import HttpPeer
 from livery.runtime.transport.limits import Seat
 from livery.runtime.transport.tls_engine import SLICE, TlsEngine
 
-LINGER = 2.0  # seconds that a refused peer has to read why
+LINGER = 2.0  # seconds that a peer has to read our last bytes, from when the kernel has them all
+PATIENCE = 30.0  # seconds until it must have them
 
 
 class Above(Protocol):
@@ -263,7 +265,16 @@ def linger(raw: asyncio.Transport) -> None:
         raw.abort()
         return
     raw.resume_reading()
-    asyncio.get_running_loop().call_later(LINGER, raw.abort)
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + PATIENCE
+
+    def end() -> None:
+        if raw.get_write_buffer_size() and loop.time() < ends:
+            loop.call_later(LINGER, end)
+        else:
+            raw.abort()
+
+    loop.call_later(LINGER, end)
 
 
 class Carrier(asyncio.Transport):

@@ -25,6 +25,7 @@ from livery.runtime.http import (
     NoPeer,
     TcpListen,
     UnixListen,
+    connection,
     peer_of,
 )
 from livery.runtime.http.gate import EXTENSION, Gate, GateSettings
@@ -546,6 +547,34 @@ async def test_a_client_that_never_reads_loses_its_connection_and_memory_stays_b
             await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 8)
             await until(lambda: not server._uvicorn.server_state.connections)
         assert len(world.app.scopes) <= 2
+
+
+async def test_a_response_after_which_the_connection_ends_arrives_whole_though_its_reader_pauses(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LINGER", 0.05)
+    world.app.big = b"x" * 4_000_000
+    async with world.unix(tmp_path / "s") as server, connected(server) as client:
+        client.writer.transport.pause_reading()
+        await client.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        await until(lambda: world.app.bodies)
+        pause = asyncio.get_running_loop().time() + 4 * connection.LINGER
+        await until(lambda: asyncio.get_running_loop().time() > pause)
+        client.writer.transport.resume_reading()
+        assert (await client.response()).body == world.app.big
+
+
+async def test_a_response_that_nobody_reads_does_not_keep_a_closed_connection(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LINGER", 0.02)
+    monkeypatch.setattr(connection, "PATIENCE", 0.1)
+    world.app.big = b"x" * 4_000_000
+    async with world.unix(tmp_path / "s") as server, connected(server) as client:
+        client.writer.transport.pause_reading()
+        await client.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        await until(lambda: world.app.bodies)
+        await until(lambda: not server._uvicorn.server_state.connections)
 
 
 async def test_pipelined_requests_are_answered_in_order_and_a_flood_of_them_is_cut(
