@@ -91,12 +91,27 @@ class HttpServer:
         self._bound = bind(self._listen)
         self._serving = asyncio.create_task(self._uvicorn.serve_on(self._bound))
         waiting = asyncio.create_task(self._uvicorn.is_ready.wait())
-        await asyncio.wait({self._serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        try:
+            await asyncio.wait({self._serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self._give_up()
+            raise
+        finally:
+            waiting.cancel()
         if self._serving.done():
             self._bound.release()
             await self._serving
             raise ApplicationFailed("the application did not start", why="its lifespan ended at once")
+
+    async def _give_up(self) -> None:
+        """Nobody waits for the start any longer: leave nothing behind."""
+        if self._uvicorn.started or self._serving is None or self._bound is None:
+            await self.stop(0)
+            return
+        self._serving.cancel()
+        await asyncio.gather(self._serving, return_exceptions=True)
+        self._bound.release()
+        self._serving = None
 
     async def stop(self, grace: float = 5.0) -> None:
         """Take no new connections, let requests end for `grace` seconds, and close what is left."""

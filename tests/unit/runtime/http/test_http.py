@@ -698,6 +698,20 @@ async def test_an_application_that_does_not_start_is_an_error_and_the_process_li
     assert not (tmp_path / "s").exists()
 
 
+async def test_a_start_that_is_given_up_leaves_the_port_free(world: World) -> None:
+    async def never(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    server = world.serve(TcpListen("127.0.0.1", 0, world.identity), app=never)
+    starting = asyncio.create_task(server.start())
+    await until(lambda: server.address)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    async with world.serve(TcpListen("127.0.0.1", int(server.address.rpartition(":")[2]), world.identity)):
+        pass
+
+
 async def test_a_bug_of_the_application_is_500_and_the_connection_survives_it_safely(
     world: World, tmp_path: Path
 ) -> None:
