@@ -236,3 +236,18 @@ async def test_what_the_door_needs_of_its_identity_failing_is_said_and_mends_its
             room.identity.svid = lambda: sound
             assert await channel.unary_unary("/test.Echo/Echo")(b"hello", wait_for_ready=True, timeout=10) == b"hello"
         assert 'reason="no_identity"' in room.metrics.render().decode()
+
+
+async def test_a_bug_in_what_the_door_asks_for_costs_its_connection_and_holds_no_place(tmp_path):
+    ca, told = real_ca(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    async with tls_door(tmp_path, ca) as room:
+        sound, admission = room.identity.bundles, room.door._opened.gate.admission
+        room.identity.bundles = lambda: {}["a bug"]
+        with socket.create_connection(("127.0.0.1", room.port), 10) as mute:
+            assert await asyncio.to_thread(mute.recv, 100) == b""
+        await eventually(lambda: admission.count("connections") == 0)
+        assert [type(error) for error in told] == [KeyError]
+        room.identity.bundles = sound
+        async with room.dial(ca.issue("/a"), ca.bundle()) as channel:
+            assert await echo(channel) == b"hello"

@@ -86,6 +86,14 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The network is connected."""
         self._raw = cast("asyncio.Transport", transport)
+        try:
+            self._begin()
+        except BaseException:
+            self.abort()  # no clock runs for it
+            raise
+
+    def _begin(self) -> None:
+        """Find out who it is."""
 
     def abort(self) -> None:
         """Close at once, whoever it is and however far it came."""
@@ -126,11 +134,10 @@ class Connection(asyncio.Protocol):
 class LocalConnection(Connection):
     """A connection on a unix socket: the kernel knows who it is."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def _begin(self) -> None:
         """Identify the process, or refuse it."""
-        super().connection_made(transport)
         try:
-            peer, self._seat = self._reception.process(transport.get_extra_info("socket"))
+            peer, self._seat = self._reception.process(self._raw.get_extra_info("socket"))
         except (LiveryError, OSError) as error:
             self._reception.refused(LOCAL_ADDRESS, error)
             self._raw.abort()
@@ -151,10 +158,9 @@ class TlsConnection(Connection):
         self._timer: asyncio.TimerHandle | None = None
         self._is_refused = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def _begin(self) -> None:
         """Take a seat and begin the handshake."""
-        super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
+        peer = self._raw.get_extra_info("peername")
         if not peer:  # it has gone again already
             self._raw.abort()
             return

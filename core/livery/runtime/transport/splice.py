@@ -56,8 +56,13 @@ class End(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=self._buffered)
         self._transport.pause_reading()
-        if self._watcher is not None:
+        if self._watcher is None:
+            return
+        try:
             self._watcher.made(self)
+        except BaseException:
+            self.abort()  # held as it is, it would not even see its peer go
+            raise
 
     def join(self, other: End) -> None:
         """Send what the other end reads; called once for each of the two, then `flow`."""

@@ -338,6 +338,22 @@ async def test_a_server_whose_identity_is_gone_takes_no_connection_and_recovers(
             assert (await client.get()).status == 200
 
 
+async def test_a_bug_in_what_a_server_asks_for_costs_its_connection_and_holds_no_place(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    async with world.tcp() as server:
+        with monkeypatch.context() as patched:
+            patched.setattr(world.identity, "svid", lambda: {}["a bug"])
+            async with connected(server) as mute:
+                assert await mute.ended() == b""
+        await until(lambda: not server._reception._admission._counts)
+        assert [type(error) for error in told] == [KeyError]
+        async with connected(server, world.context(None)) as client:
+            assert (await client.get()).status == 200
+
+
 def _resuming(first: socket.socket, later: socket.socket, context: ssl.SSLContext) -> list[bytes]:
     """Answers to a session, and to one that resumes it on a connection which was there before."""
     answers: list[bytes] = []
