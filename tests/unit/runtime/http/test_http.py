@@ -452,6 +452,8 @@ async def test_a_body_over_the_limit_gets_413_though_the_client_is_still_sending
             async with connected(server, context) as neighbour:
                 assert (await neighbour.get()).status == 200
     assert all(len(seen) <= 1 << 20 for seen in world.app.bodies)
+    # What says itself that it is too long is not for the application to see.
+    assert [scope["method"] for scope in world.app.scopes].count("POST") == (2 if chunked else 0)
 
 
 async def test_a_client_that_sends_everything_before_it_reads_gets_its_413_too(world: World, tmp_path: Path) -> None:
@@ -550,6 +552,18 @@ async def test_a_slow_body_ends_the_connection(world: World, tmp_path: Path) -> 
             await client.response()
 
 
+async def test_each_part_of_each_request_has_its_own_time(world: World, tmp_path: Path) -> None:
+    heads, bodies = HttpOptions(HttpBounds(head_timeout=0.15)), HttpOptions(HttpBounds(body_timeout=0.15))
+    async with world.unix(tmp_path / "h", heads) as server, connected(server) as client:
+        assert (await client.get()).status == 200
+        await client.send(b"GET / HTTP/1.1\r\nho")
+        async with asyncio.timeout(10):
+            assert (await client.response()).status == 408
+    async with world.unix(tmp_path / "b", bodies) as server, connected(server) as client:
+        await client.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n1234")
+        assert await client.ended() == b""
+
+
 @pytest.mark.parametrize("over", ["tcp", "unix"])
 async def test_a_client_that_never_reads_loses_its_connection_and_memory_stays_bounded(
     world: World, tmp_path: Path, over: str
@@ -561,6 +575,7 @@ async def test_a_client_that_never_reads_loses_its_connection_and_memory_stays_b
         async with connected(server, context) as client:
             client.writer.transport.pause_reading()
             await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 8)
+            await world.app.entered.wait()
             await until(lambda: not server._uvicorn.server_state.connections)
         assert len(world.app.scopes) <= 2
 
@@ -591,6 +606,22 @@ async def test_a_response_that_nobody_reads_does_not_keep_a_closed_connection(
         await client.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         await until(lambda: world.app.bodies)
         await until(lambda: not server._uvicorn.server_state.connections)
+
+
+async def test_garbage_behind_a_request_gets_no_word_in_the_middle_of_its_response(
+    world: World, tmp_path: Path
+) -> None:
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with world.serve(UnixListen(tmp_path / "s"), app=endless) as server, connected(server) as client:
+        await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert await client.reader.readuntil(b"half\r\n")
+        await client.send(b"\0\0\0\0")
+        assert await client.ended() == b""
 
 
 async def test_pipelined_requests_are_answered_in_order_and_a_flood_of_them_is_cut(
