@@ -5,8 +5,8 @@ protocol above writes. Does not own: HTTP (`protocol`), nor what a peer may do.
 
 TLS is driven here, over `TlsEngine`, because the event loops close a refused handshake without an alert and without
 telling anybody. Invariants: the protocol above exists only once its peer is known, so not one byte reaches it before;
-a connection that is refused is recorded with its reason, its alert is sent, and it is gone within `LINGER`; one that is
-closed gets what was written before rid of first, if its peer reads it within `PATIENCE`.
+a connection that is refused is recorded with its reason, its alert is sent, and it is gone within `LINGER`; what was
+written before a close is sent for as long as its peer goes on taking it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from livery.runtime.transport.limits import Seat
 from livery.runtime.transport.tls_engine import SLICE, TlsEngine
 
 LINGER = 2.0  # seconds that a peer has to read our last bytes, from when the kernel has them all
-PATIENCE = 30.0  # seconds until it must have them
+PATIENCE = 30.0  # seconds without one of them being taken
 
 
 class Above(Protocol):
@@ -272,15 +272,17 @@ def linger(raw: asyncio.Transport) -> None:
         return
     raw.resume_reading()
     loop = asyncio.get_running_loop()
-    ends = loop.time() + PATIENCE
 
-    def end() -> None:
-        if raw.get_write_buffer_size() and loop.time() < ends:
-            loop.call_later(LINGER, end)
+    def end(left: int, until: float) -> None:
+        still = raw.get_write_buffer_size()
+        if still < left:
+            until = loop.time() + PATIENCE
+        if still and loop.time() < until:
+            loop.call_later(LINGER, end, still, until)
         else:
             raw.abort()
 
-    loop.call_later(LINGER, end)
+    loop.call_later(LINGER, end, raw.get_write_buffer_size(), loop.time() + PATIENCE)
 
 
 class Carrier(asyncio.Transport):

@@ -20,6 +20,8 @@ from uvicorn.server import ServerState
 from livery.errors import LiveryError
 from livery.runtime.http.gate import Application, Gate, GateSettings, HttpPeer, tls_extension
 
+_READ_AT_LEAST = 48 * 1024  # bytes, within `write_timeout`
+
 
 @dataclass(frozen=True, slots=True)
 class HttpBounds:
@@ -27,7 +29,7 @@ class HttpBounds:
 
     head_timeout: float = 10.0  # from the first byte of a request (or from connecting) to the end of its head
     body_timeout: float = 60.0  # from the head's end to the body's
-    write_timeout: float = 30.0  # a response that the peer does not read
+    write_timeout: float = 30.0  # a response of which the peer reads less than 48 KiB in that time
     keep_alive: float = 75.0  # idle between requests; longer than clients keep theirs, so that no request meets a close
     expired_grace: float = 10.0  # from the end of the peer's certificate to the end of what it still receives
     head_bytes: int = 32 * 1024
@@ -179,7 +181,18 @@ class HttpProtocol(HttpToolsProtocol):
         """The peer does not read: it has so long to begin."""
         super().pause_writing()
         if self._stalled is None:
-            self._stalled = self.loop.call_later(self._bounds.write_timeout, self.transport.abort)
+            self._wait_for_reader()
+
+    def _wait_for_reader(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(self._bounds.write_timeout, self._cut_unless_read, waiting)
+
+    def _cut_unless_read(self, waited: int) -> None:
+        # All of a response may have been written at once: whoever reads that slowly does read.
+        if waited - self.transport.get_write_buffer_size() < _READ_AT_LEAST:
+            self.transport.abort()
+        else:
+            self._wait_for_reader()
 
     def resume_writing(self) -> None:
         """The peer reads again."""

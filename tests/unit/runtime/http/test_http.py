@@ -357,7 +357,7 @@ async def test_a_bug_in_what_a_server_asks_for_costs_its_connection_and_holds_no
 def _resuming(first: socket.socket, later: socket.socket, context: ssl.SSLContext) -> list[bytes]:
     """Answers to a session, and to one that resumes it on a connection which was there before."""
     answers: list[bytes] = []
-    session = None
+    session, first_peer = None, first.getpeername()
     for raw in (first, later):
         with context.wrap_socket(raw, session=session) as tls:
             assert bool(tls.session_reused) is (session is not None)
@@ -365,6 +365,8 @@ def _resuming(first: socket.socket, later: socket.socket, context: ssl.SSLContex
             answers.append(tls.recv(65536))
             session = tls.session
             tls.unwrap()
+    with socket.create_connection(first_peer, 10) as new, context.wrap_socket(new, session=session) as tls:
+        assert not tls.session_reused  # a context in which there is a session is used for nobody else
     return answers
 
 
@@ -593,6 +595,24 @@ async def test_a_response_after_which_the_connection_ends_arrives_whole_though_i
         await until(lambda: asyncio.get_running_loop().time() > pause)
         client.writer.transport.resume_reading()
         assert (await client.response()).body == world.app.big
+
+
+async def test_a_big_response_is_not_cut_while_it_is_being_read(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written at once, to a reader that needs longer for it than for any part."""
+    bounds, loop = HttpBounds(write_timeout=0.5), asyncio.get_running_loop()
+    monkeypatch.setattr(connection, "LINGER", 0.05)
+    monkeypatch.setattr(connection, "PATIENCE", 0.5)
+    world.app.big = b"x" * 4_000_000
+    async with world.unix(tmp_path / "s", HttpOptions(bounds)) as server, connected(server) as client:
+        await client.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        began, read = loop.time(), 0
+        while part := await client.reader.read(65536):
+            read += len(part)
+            next_one = began + 1.5 * read / len(world.app.big)
+            await until(lambda: loop.time() > next_one)  # noqa: B023 - before it changes
+        assert read > len(world.app.big)
 
 
 async def test_a_response_that_nobody_reads_does_not_keep_a_closed_connection(
