@@ -10,7 +10,6 @@ RFC 7517 5); what we know and find malformed fails the document, so that a reade
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -104,7 +103,7 @@ def _x509_authority(entry: dict[str, Any]) -> X509Authority | None:
     try:
         der = base64.b64decode(chain[0], validate=True)
         (cert,) = certificates.read_der(der, max_bytes=MAX_BUNDLE_BYTES, max_count=1)
-    except (binascii.Error, ValueError, Unreadable) as e:
+    except (ValueError, Unreadable) as e:
         raise _refusal(f"an x5c holds no certificate: {str(e)[:200]}") from e
     authority = X509Authority(cert)
     if certificates.public_key(cert) != key:  # RFC 7517 4.7

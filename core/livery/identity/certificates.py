@@ -10,7 +10,6 @@ into, are always looked at through this module.
 
 from __future__ import annotations
 
-from binascii import Error as Base64Error
 from typing import Protocol, TypeVar
 
 from cryptography import x509
@@ -36,7 +35,6 @@ _FAULTS = (
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
-    Base64Error,
     CryptographyDeprecationWarning,  # a serial that is not positive, where warnings are errors
 )
 
