@@ -120,9 +120,10 @@ def test_X509_15_a_certificate_that_cannot_be_read_spoils_the_document(x5c: Any)
     assert refused({"keys": [{**x509_entry(), "x5c": x5c}]})
 
 
-def test_X509_15_a_certificate_in_base64url_or_with_another_behind_it_is_refused() -> None:
+def test_X509_15_a_certificate_in_base64url_or_in_lines_or_with_another_behind_it_is_refused() -> None:
     der = CA.certificate.public_bytes(Encoding.DER)
     assert refused({"keys": [{**x509_entry(), "x5c": [base64.b64encode(der + der).decode()]}]})
+    assert refused({"keys": [{**x509_entry(), "x5c": [base64.encodebytes(der).decode()]}]})
     url = base64url(der)
     if set(url) & set("-_"):
         assert refused({"keys": [{**x509_entry(), "x5c": [url]}]})
@@ -182,6 +183,7 @@ def test_TDB_2_and_TDB_3_both_may_be_absent() -> None:
 def test_TDB_3_a_refresh_hint_is_a_whole_number_of_seconds() -> None:
     assert read({"keys": [], "spiffe_refresh_hint": 300}).refresh_hint == timedelta(minutes=5)
     assert document()["spiffe_refresh_hint"] == 300
+    assert document(replace(FULL, refresh_hint=timedelta(0)))["spiffe_refresh_hint"] == 0
     for hint in [-1, 1.5, "300", True, None, 10**12]:
         assert "spiffe_refresh_hint" in refused({"keys": [], "spiffe_refresh_hint": hint})
 
@@ -375,6 +377,11 @@ def test_a_number_that_is_none_is_refused(number: bytes) -> None:
 
 def test_a_document_or_a_key_count_beyond_all_reason_is_refused() -> None:
     assert "bytes" in refused(b" " * (4 * 1024 * 1024 + 1))
+    with pytest.raises(InvalidBundle, match="67108864 bytes"):
+        BundleMap.parse(b" " * (64 * 1024 * 1024 + 1))
+    for load in (TrustBundle.from_x509_der, TrustBundle.from_pem):
+        with pytest.raises(InvalidBundle, match="4194305 bytes are more"):
+            load(TD, b" " * (4 * 1024 * 1024 + 1))
     assert "more than 2000" in refused({"keys": [{}] * 2001})
     assert read({"keys": [{}] * 2000}) == TrustBundle(TD)
     assert TrustBundle.from_x509_der(TD, FULL.x509_der() * 2000).x509_authorities == FULL.x509_authorities
@@ -487,7 +494,9 @@ def test_a_map_shows_whose_bundles_it_holds_and_no_keys() -> None:
 
 def test_a_map_never_changes_and_its_changed_copies_share_nothing() -> None:
     theirs = TestCa("partner.test").bundle()
-    first = BundleMap.of(FULL)
+    given = {TD: FULL}
+    first = BundleMap(given)
+    given.clear()
     second = first.with_bundle(theirs)
     third = second.with_bundle(replace(FULL, sequence=8)).without(theirs.trust_domain)
     assert list(first) == [TD]

@@ -26,11 +26,26 @@ def test_a_type_with_a_colon_would_read_back_as_another_selector() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["a\nb", "a\0", "a\x7f", "a\x1b[31m", "caf\udce9", "\ud800", "\udfff", "\x1f", "a\x9b31m", "\x80", "a\u2028b"],
+    [
+        "a\nb",
+        "a\0",
+        "a\x7f",
+        "a\x1b[31m",
+        "caf\udce9",
+        "\ud800",
+        "\udfff",
+        "\x1f",
+        "a\x9b31m",
+        "\x80",
+        "\x9f",
+        "a\u2028b",
+    ],
 )
 def test_control_characters_and_broken_unicode_are_refused(value: str) -> None:
     with pytest.raises(InvalidSelector, match="control character"):
         Selector("unix", value)
+    with pytest.raises(InvalidSelector, match="control character"):
+        Selector(value, "uid:1000")
 
 
 def test_spaces_and_other_scripts_are_ordinary_text() -> None:

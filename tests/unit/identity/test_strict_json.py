@@ -50,6 +50,7 @@ def test_a_whole_number_that_is_infinite_to_a_reader_of_doubles_is_refused(sign:
 
 
 def test_nesting_is_bounded_by_depth_and_not_by_width() -> None:
+    assert MAX_DEPTH == 32, "as ADR 1 says"
     deepest = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     assert parse(deepest, max_bytes=1000)
     assert parse('{"a":' * (MAX_DEPTH - 1) + "{}" + "}" * (MAX_DEPTH - 1), max_bytes=1000)
