@@ -40,6 +40,7 @@ from livery.identity.spiffe_id import SpiffeId
 from livery.identity.x509_svid import MAX_CHAIN, check_bounds, leaf_id
 
 NO_LEEWAY = timedelta(0)
+MAX_NAME_CHECKS = 10_000  # of a name against a name constraint
 
 _CURVE_OF = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}  # RFC 7518 3.4
 
@@ -77,7 +78,7 @@ def verify_x509(chain: Sequence[x509.Certificate], bundles: BundleMap, at: datet
     1. The chain is within bounds.                                  (before any cryptography)
     2. The leaf keeps every leaf rule and names one SPIFFE ID.      X509-SVID 2, 4.3, 5.2
     3. The bundle is that of the ID's own trust domain.             Trust Domain and Bundle 3
-    4. Every certificate presented is of a strength we verify.      RSA sizes, curves
+    4. What was presented does not cost too much to verify.         RSA sizes, curves, names under name constraints
     5. The leaf is within its validity.                             for an error that says which clock to look at
     6. A path leads from the leaf to an authority of that bundle.   RFC 5280 6
     7. Every issuer on it is within its validity.                   to the fraction of a second, which 6 drops
@@ -87,7 +88,7 @@ def verify_x509(chain: Sequence[x509.Certificate], bundles: BundleMap, at: datet
     bundle = bundles.get(spiffe_id.trust_domain)  # 3
     if bundle is None or not bundle.x509_authorities:
         raise UntrustedX509Svid(f"{spiffe_id} is not trusted", why=f"no X.509 authority of {spiffe_id.trust_domain}")
-    _check_strength(chain[1:])  # 4
+    _check_cost(chain)  # 4
     _check_window(spiffe_id, chain[0], at)  # 5
     path = _path(spiffe_id, chain, bundle, at)  # 6
     for issuer in path[1:]:  # 7
@@ -125,16 +126,31 @@ def verify_jwt(
     return VerifiedJwtSvid(svid.id, svid.audience, svid.expires_at, svid.claims, key.key_id)
 
 
-def _check_strength(issuers: Sequence[x509.Certificate]) -> None:
-    for cert in issuers:
-        try:
-            fault = certificates.key_fault(
-                certificates.public_key(cert), max_rsa_bits=certificates.MAX_AUTHORITY_RSA_BITS
-            )
-        except Unreadable as e:
-            raise InvalidX509Svid("not an X509-SVID", why=f"an issuer: {e}") from e
-        if fault:
-            raise InvalidX509Svid("not an X509-SVID", why=f"an issuer: {fault}")
+def _check_cost(chain: Sequence[x509.Certificate]) -> None:
+    """Bound what the path validator would compute before it finds that nobody we trust signed any of this."""
+    try:
+        faults = [_issuer_key_fault(cert) for cert in chain[1:]]
+        names, constraints = sum(map(_count_names, chain)), sum(map(_count_constraints, chain))
+    except Unreadable as e:
+        raise InvalidX509Svid("not an X509-SVID", why=f"an issuer: {e}") from e
+    if fault := next(filter(None, faults), ""):
+        raise InvalidX509Svid("not an X509-SVID", why=f"an issuer: {fault}")
+    if names * constraints > MAX_NAME_CHECKS:
+        why = f"{names} names under {constraints} name constraints are more than we compare"
+        raise InvalidX509Svid("not an X509-SVID", why=why)
+
+
+def _issuer_key_fault(cert: x509.Certificate) -> str:
+    return certificates.key_fault(certificates.public_key(cert), max_rsa_bits=certificates.MAX_AUTHORITY_RSA_BITS)
+
+
+def _count_names(cert: x509.Certificate) -> int:
+    return len(certificates.extension(cert, x509.SubjectAlternativeName) or ())
+
+
+def _count_constraints(cert: x509.Certificate) -> int:
+    found = certificates.extension(cert, x509.NameConstraints)
+    return len(found.permitted_subtrees or ()) + len(found.excluded_subtrees or ()) if found else 0
 
 
 def _check_window(spiffe_id: SpiffeId, cert: x509.Certificate, at: datetime) -> None:

@@ -280,6 +280,20 @@ def test_a_chain_within_bounds_cannot_make_path_building_explode() -> None:
     assert time.perf_counter() - began < 5
 
 
+def test_names_and_name_constraints_cannot_be_multiplied_without_end() -> None:
+    """The library compares each with each, before signatures, and gives up after a million: a second of ours."""
+    subtrees = [*(x509.DNSName(f"{n}.test") for n in range(99)), x509.DNSName("example.org")]
+    constrained = CA.intermediate(spiffe_id=None, extra=[(x509.NameConstraints(subtrees, None), True)])
+    names = [f"{n}.example.org" for n in range(100)]
+    assert verified(constrained.issue_chain("/a", Twist(dns_names=names[:99])))
+    with pytest.raises(InvalidX509Svid, match="101 names under 100 name constraints"):
+        verified(constrained.issue_chain("/a", Twist(dns_names=names)))
+    excluding = CA.intermediate(extra=[(x509.NameConstraints(None, subtrees[:99]), True)])
+    with pytest.raises(InvalidX509Svid, match="102 names under 99 name constraints"):
+        verified(excluding.issue_chain("/a", Twist(dns_names=names)))
+    assert verified(CA.intermediate().issue_chain("/a", Twist(dns_names=names * 3)))
+
+
 def test_an_empty_or_too_long_chain_is_refused() -> None:
     with pytest.raises(InvalidX509Svid, match="empty"):
         verified(())
