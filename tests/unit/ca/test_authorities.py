@@ -329,6 +329,8 @@ async def test_preparing_again_retires_the_one_that_never_signed(ca: House) -> N
     second = await ca.authorities.prepare(X509, "test")
     trusted = [a.subject_key_id for a in ca.authorities.current_bundle().x509_authorities]
     assert first.id not in trusted
+    with pytest.raises(KeyMissing):
+        ca.keys.public_key(first.key_id)
     assert set(trusted) == {second.id, ca.authorities.x509_signer().authority_id}
 
 

@@ -25,12 +25,16 @@ from livery.identity import SpiffeId, verify_x509
 from livery_ca.authorities import AuthoritySettings
 from livery_ca.certificates import algorithm
 from livery_ca.certificates.algorithm import KeyType
+from livery_ca.certificates.draft import Window
 from livery_ca.certificates.lint import LintRefused
 from livery_ca.certificates.profile import Profile, new_serial
 from livery_ca.issuance.errors import AuthorityEnding, RequestRefused
+from livery_ca.issuance.prepare import validity
 from livery_ca.issuance.request import Issued, IssueRequest, Refused
 from livery_ca.keys.memory import MemoryKeyStore
 from tests.fakes.clock import START, FakeClock
+from tests.fakes.upstream import RootAbove
+from tests.pki import TestCa
 from tests.unit.ca.house import TD, House, house, workload
 
 URI = x509.UniformResourceIdentifier
@@ -169,6 +173,23 @@ async def test_a_ca_is_in_spires_form(ca: House) -> None:
         certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
 
 
+async def test_a_ca_below_a_root_hands_out_its_chain_without_the_root_and_outlives_neither(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """SPIRE's chain: the leaf, then what stands between it and the bundle. Our CA signs, the root is the anchor."""
+    above = TestCa("example.org", now=START, ttl=timedelta(hours=12))
+    async with house(tmp_path / "s", clock, upstream=lambda _: RootAbove(above)) as ca:
+        signer = ca.authorities.x509_signer()
+        assert signer.not_after == START + timedelta(hours=12), "the root ends before the CA it signed"
+        (issued,) = await ca.issue(workload(ttl=timedelta(hours=20)))
+        assert issued.not_after == signer.not_after
+        chain = [x509.load_der_x509_certificate(der) for der in issued.chain_ders]
+        assert chain[1:] == [signer.certificate] != [above.certificate]
+        assert [a.certificate for a in ca.authorities.current_bundle().x509_authorities] == [above.certificate]
+        verified = verify_x509(chain, ca.authorities.bundles(), clock.now())
+        assert (verified.id, verified.authority) == (SpiffeId.of(TD, "/w"), above.certificate)
+
+
 async def test_the_first_dns_name_becomes_the_common_name_where_it_fits(ca: House) -> None:
     """RFC 5280 bounds a common name by 64 characters, a DNS name by 253."""
     certificate = await leaf(ca, workload(dns_names=("a.example.org", "b.example.org")))
@@ -200,6 +221,14 @@ async def test_no_leaf_outlives_its_authority(ca: House, clock: FakeClock) -> No
     signer = ca.authorities.x509_signer()
     certificate = await leaf(ca, workload(ttl=timedelta(days=30)))
     assert certificate.not_valid_after_utc == signer.not_after
+
+
+def test_no_leaf_begins_before_its_authority_nor_is_signed_by_one_that_is_not_valid_yet() -> None:
+    """An upstream may give a CA certificate that begins later than the ten seconds of ours."""
+    window = Window(START - timedelta(seconds=3), START + timedelta(hours=1))
+    assert validity(timedelta(minutes=1), START, window) == (window.not_before, START + timedelta(minutes=1))
+    with pytest.raises(AuthorityEnding):
+        validity(timedelta(minutes=1), START - timedelta(seconds=4), window)
 
 
 async def test_an_authority_about_to_end_signs_nothing_that_lasts_less_than_ten_seconds(

@@ -20,6 +20,7 @@ from livery.errors import Kind
 from livery.identity import SpiffeId, verify_jwt
 from livery_ca.authorities import AuthoritySettings
 from livery_ca.certificates.algorithm import KeyType
+from livery_ca.issuance import jwt as issuing
 from livery_ca.issuance.errors import AuthorityEnding, ClockBehind, NotSound, RequestRefused
 from livery_ca.keys import KeyStoreUnavailable
 from livery_ca.keys.memory import MemoryKeyStore
@@ -164,6 +165,17 @@ async def test_a_token_that_does_not_verify_is_withheld(tmp_path: Path, clock: F
         keys.tamper, keys.error = None, KeyStoreUnavailable("sealed", why="test")
         with pytest.raises(KeyStoreUnavailable):
             await ca.jwt_issuer.issue(token())
+
+
+@pytest.mark.parametrize("change", [{"id": SpiffeId.of(TD, "/other")}, {"audience": ("audience", "more")}])
+async def test_a_token_that_says_something_else_than_was_asked_is_withheld(
+    ca: House, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    """Whatever a validator is content with: it must be for whom, and for what, was authorized."""
+    monkeypatch.setattr(issuing, "verify_jwt", lambda *asked: replace(verify_jwt(*asked), **change))
+    with pytest.raises(NotSound, match="something else"):
+        await ca.jwt_issuer.issue(token())
+    assert not await ca.store._database.read(lambda c: c.execute(select(schema.jwt_records)).all())
 
 
 async def test_no_token_is_issued_behind_the_journal(ca: House, clock: FakeClock) -> None:

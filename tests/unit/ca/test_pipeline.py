@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import pytest
 from cryptography import x509
 
 from livery.errors import Kind, LiveryError
-from livery.identity import SpiffeId
+from livery.identity import BundleMap, SpiffeId, VerifiedX509Svid, verify_x509
+from livery_ca.certificates import assemble
 from livery_ca.certificates.lint import LintRefused
 from livery_ca.certificates.profile import Profile
+from livery_ca.issuance import verify as verification
 from livery_ca.issuance.errors import AlreadyRedeemed, ClockBehind, IssuerClosed, NotSound, RequestRefused
 from livery_ca.issuance.journal import Journalled
 from livery_ca.issuance.pipeline import STEPS
@@ -202,6 +204,42 @@ async def test_a_signature_by_another_of_our_authorities_is_withheld(tmp_path: P
         keys.tamper = by_the_other
         (answer,) = await ca.issuer.issue([workload()])
         assert isinstance(refused(answer), NotSound)
+
+
+async def test_a_sound_certificate_that_is_not_the_journalled_one_is_withheld(
+    ca: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hazard 17: byte equality. It verifies, it names the right workload, and it is another serial number."""
+    (before,) = await ca.issue(workload())
+    monkeypatch.setattr(assemble, "join", lambda *_: before.chain_ders[0])
+    (answer,) = await ca.issuer.issue([workload()])
+    assert isinstance(refused(answer), NotSound)
+    assert "the TBS changed on the way" in refused(answer).why
+    assert await outcomes(ca) == [Outcome.ISSUED, Outcome.WITHHELD]
+
+
+@pytest.mark.parametrize("found", ["somebody else", "another anchor"])
+async def test_a_validator_that_is_content_is_not_enough(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    """Hazard 17: whom it names, and who signed it, are looked at here; a validator looks for any path that will do."""
+
+    def content(chain: list[x509.Certificate], bundles: BundleMap, at: datetime) -> VerifiedX509Svid:
+        svid = verify_x509(sound, bundles, at)
+        return (
+            replace(svid, id=SpiffeId.of(TD, "/other")) if found == "somebody else" else replace(svid, authority=None)
+        )
+
+    keys = FakeKeyStore()
+    async with house(tmp_path / "s", clock, keys=keys) as ca:
+        (before,) = await ca.issue(workload())
+        sound = [x509.load_der_x509_certificate(before.chain_ders[0])]
+        monkeypatch.setattr(verification, "verify_x509", content)
+        if found == "another anchor":
+            keys.tamper = lambda signatures: [signature[:-1] + bytes([signature[-1] ^ 1]) for signature in signatures]
+        (answer,) = await ca.issuer.issue([workload()])
+        assert isinstance(refused(answer), NotSound)
+        assert await outcomes(ca) == [Outcome.ISSUED, Outcome.WITHHELD]
 
 
 async def test_extra_writes_stand_with_the_record_or_fall_with_it(ca: House) -> None:

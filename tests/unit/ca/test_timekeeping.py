@@ -64,6 +64,16 @@ def test_a_jump_against_the_stopwatch_is_said_until_the_clock_was_steady(clock: 
     assert guard.problem == ""
 
 
+def test_a_jump_is_found_by_whoever_asks_for_the_time(clock: FakeClock) -> None:
+    """Hazard 18: at each group. One that is over before the next look at the health is told all the same."""
+    guard = TimeGuard(clock)
+    clock.set_wall(START + timedelta(hours=1))
+    guard.now()
+    clock.set_wall(START)
+    guard.now()
+    assert "jumped by -3600 s" in guard.problem
+
+
 def test_a_drift_within_a_minute_is_no_jump(clock: FakeClock) -> None:
     guard = TimeGuard(clock)
     clock.set_wall(START + 60 * SECOND)
@@ -99,4 +109,6 @@ def test_the_time_that_was_surely_reached_begins_at_the_journal(clock: FakeClock
     guard = TimeGuard(clock, START - away)
     assert guard.reached() == min(START - away, START)
     clock.advance(60)
+    assert guard.reached() == min(START - away, START) + 60 * SECOND
+    clock.set_wall(START + timedelta(days=365))
     assert guard.reached() == min(START - away, START) + 60 * SECOND
