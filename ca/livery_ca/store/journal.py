@@ -238,7 +238,8 @@ def _prune_intents(connection: Connection, ended_before: datetime) -> int:
     # The newest intent stays, whatever its age: its time is what the clock is held against.
     newest = select(func.max(_TABLE.c.idx)).scalar_subquery()
     ended = (_TABLE.c.not_after < ended_before, _TABLE.c.outcome.is_not(None), _TABLE.c.idx < newest)
-    portion = select(_TABLE.c.idx).where(*ended).limit(PRUNED_AT_ONCE)
+    # In the order of their ends: so the database goes by that index, and not through the whole journal.
+    portion = select(_TABLE.c.idx).where(*ended).order_by(_TABLE.c.not_after).limit(PRUNED_AT_ONCE)
     return connection.execute(delete(_TABLE).where(_TABLE.c.idx.in_(portion))).rowcount
 
 

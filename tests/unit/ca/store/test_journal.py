@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
 from livery_ca.ledger import merkle
 from livery_ca.model import JwtRecord, Node, Outcome, Page
@@ -151,6 +152,25 @@ async def test_pruning_a_long_past_goes_in_portions_and_leaves_nothing_over(stor
     await store.journal.settle([Settlement(i.index, Outcome.ISSUED, START) for i in old])
     assert await store.journal.prune(START + timedelta(days=30)) == 5
     assert [s.intent for s in (await store.journal.list()).items] == old[-1:]
+
+
+async def test_pruning_goes_by_an_index_to_what_has_ended(store: Store) -> None:
+    """It runs where everybody's writes run: reading a journal of millions through would hold them all up."""
+    plans: list[str] = []
+
+    def explained(connection: Connection) -> None:
+        def explain(_: object, cursor: sqlite3.Cursor, statement: str, parameters: object, *__: object) -> None:
+            if statement.startswith("DELETE"):
+                plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)  # type: ignore[arg-type]
+                plans.extend(row[3] for row in plan)
+
+        event.listen(connection.engine, "before_cursor_execute", explain)
+
+    await store._database.write(explained)
+    await store.journal.prune(START)
+    assert any("intents USING INDEX ix_intents_not_after" in step for step in plans)
+    assert any("jwt_records USING COVERING INDEX ix_jwt_records_expires_at" in step for step in plans)
+    assert not [step for step in plans if step.startswith("SCAN") or "PRIMARY KEY (rowid<?)" in step]
 
 
 async def test_an_intents_times_keep_their_microseconds(store: Store) -> None:
