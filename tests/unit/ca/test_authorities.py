@@ -42,6 +42,10 @@ async def test_a_first_start_makes_one_authority_of_each_kind_and_publishes_it(c
     assert await ca.store.bundles.get(TD) == bundle
     assert bundle.refresh_hint == timedelta(minutes=5)
     assert len(ca.authorities.jwt_signer().authority_id) == 32
+    told = dict(line.rsplit(" ", 1) for line in ca.metrics.render().decode().splitlines())
+    for kind in AuthorityKind:
+        ends = told[f'livery_ca_authority_not_after_seconds{{kind="{kind.value}"}}']
+        assert float(ends) == (START + 24 * HOUR).timestamp()
 
 
 async def test_a_restart_resumes_the_same_trust_domain_and_keys(tmp_path: Path, clock: FakeClock) -> None:
@@ -112,6 +116,12 @@ async def test_readers_tell_a_change_by_identity(ca: House) -> None:
     assert ca.authorities.current_bundle() is not bundle
     assert ca.authorities.bundles() is not bundles
     assert ca.authorities.bundles()[TD] is ca.authorities.current_bundle()
+    successor = await ca.authorities.prepare(X509, "test")
+    bundle, bundles = ca.authorities.current_bundle(), ca.authorities.bundles()
+    await ca.authorities.activate(X509, successor.id, "test")
+    assert ca.authorities.x509_signer() is not signer
+    assert ca.authorities.current_bundle() is bundle, "what it holds is as before"
+    assert ca.authorities.bundles() is bundles
 
 
 async def test_an_authority_that_slept_past_its_end_starts_with_a_new_one(tmp_path: Path, clock: FakeClock) -> None:
