@@ -20,6 +20,7 @@ from livery_ca.certificates.algorithm import KeyType
 from livery_ca.certificates.profile import MIN_LIFETIME
 
 Ttl = Annotated[Duration, Ge(MIN_LIFETIME), Le(timedelta(days=366 * 10))]
+CaTtl = Annotated[Duration, Ge(timedelta(minutes=1)), Le(timedelta(days=366 * 10))]
 PerSecond = Annotated[int, Ge(0), Le(1_000_000)]
 
 
@@ -111,8 +112,8 @@ class CaConfig(Section):
     metrics_socket: Path | None = None
     """A unix socket that serves `/metrics`, `/live` and `/ready` over HTTP (0600); off unless given."""
 
-    ca_ttl: Ttl = timedelta(hours=24)
-    """How long a CA certificate and a JWT key live. The next one is prepared at half of it."""
+    ca_ttl: CaTtl = timedelta(hours=24)
+    """How long a CA certificate and a JWT key live, a minute at least. The next one is prepared at half of it."""
 
     default_x509_svid_ttl: Ttl = timedelta(hours=1)
     """How long a workload's certificate lives whose entry does not say."""

@@ -184,6 +184,7 @@ async def test_a_method_of_attestation_that_is_off_admits_nobody(tmp_path: Path)
         ({"admin_ids": ["spiffe://other.org/boss"]}, "of this trust domain"),
         ({"default_x509_svid_ttl": "2d"}, "longer than ca_ttl"),
         ({"default_x509_svid_ttl": "1s"}, r"timedelta\(seconds=10\)"),
+        ({"ca_ttl": "59s"}, r"ca_ttl\n.*timedelta\(seconds=60\)"),
         ({"x509pop": {"ca_bundle_paths": []}}, "at least 1"),
     ],
 )

@@ -39,6 +39,7 @@ async def test_a_first_start_makes_one_authority_of_each_kind_and_publishes_it(c
     assert bundle.trust_domain == TD
     assert [a.subject_key_id for a in bundle.x509_authorities] == [ca.authorities.x509_signer().authority_id]
     assert [k.key_id for k in bundle.jwt_authorities] == [ca.authorities.jwt_signer().authority_id]
+    assert [k.expires_at for k in bundle.jwt_authorities] == [ca.authorities.jwt_signer().not_after]
     assert await ca.store.bundles.get(TD) == bundle
     assert bundle.refresh_hint == timedelta(minutes=5)
     assert len(ca.authorities.jwt_signer().authority_id) == 32
