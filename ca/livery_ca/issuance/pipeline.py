@@ -12,7 +12,7 @@ one is made.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -172,7 +172,8 @@ class Issuer:
             answers = await recording.record(journal, results, guard.stamp(), before_commit)
         self._checkpoint("after:record")
         if any(isinstance(answer, Refused) for answer in answers):
-            await self._tell(results)
+            with suppress(LiveryError):  # what is on record stands, counted or not; the upkeep counts again
+                await self._tell(results)
         return answers
 
     async def _tell(self, results: Sequence[verification.Verified | Failure]) -> None:

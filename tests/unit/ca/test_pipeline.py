@@ -27,6 +27,7 @@ from livery_ca.keys import KeyStoreUnavailable
 from livery_ca.ledger import merkle
 from livery_ca.model import AuthorityKind, JoinToken, Node, Outcome
 from livery_ca.store.errors import JournalConflict, NodeBanned, StoreFull, TokenUsed
+from livery_ca.store.journal import Journal
 from livery_ca.store.writes import AttestNode, SpendToken, Write
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.key_store import FakeKeyStore
@@ -169,6 +170,23 @@ async def test_a_forged_signature_is_withheld(tmp_path: Path, clock: FakeClock) 
         assert withheld.signature is not None
         assert withheld.reason
         assert metric(ca, 'livery_ca_intents_unissued{outcome="withheld"} 1.0')
+
+
+async def test_a_certificate_on_record_is_handed_out_though_what_was_refused_cannot_be_counted(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number is for an operator; whoever asked must not lose a certificate by it."""
+
+    async def broken(_: Journal) -> dict[Outcome | None, int]:
+        raise StoreFull("no descriptor left to read with", why="test")
+
+    keys = FakeKeyStore()
+    async with house(tmp_path / "s", clock, keys=keys) as ca:
+        keys.tamper = lambda signatures: [signatures[0], bytes(len(signatures[1]))]
+        monkeypatch.setattr(Journal, "unsettled_counts", broken)
+        good, forged = await ca.issuer.issue([workload(), workload()])
+        assert isinstance(good, Issued)
+        assert isinstance(refused(forged), NotSound)
 
 
 async def test_swapped_signatures_are_withheld(tmp_path: Path, clock: FakeClock) -> None:
