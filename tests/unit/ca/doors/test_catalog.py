@@ -51,6 +51,24 @@ async def test_an_answer_knows_every_write_that_came_before_the_question(store: 
     assert len(catalog) == 1
 
 
+async def test_an_entry_asked_for_by_its_id_is_as_current_as_the_list(store: Store, catalog: Catalog) -> None:
+    assert await catalog.entitled(AGENT, (), ["a"], START) == {}
+    made = await store.entries.create(an_entry("a", AGENT.path, "/a"))
+    assert await catalog.entitled(AGENT, (), ["a"], START) == {"a": made}
+    await store.entries.delete("a")
+    assert await catalog.entitled(AGENT, (), ["a"], START) == {}
+
+
+async def test_after_the_first_time_only_what_has_changed_is_read(store: Store) -> None:
+    await store.entries.create(an_entry("a", AGENT.path, "/a"))
+    source = Unreliable(store, failures=0)
+    catalog = Catalog(source, store.changes, FakeClock())
+    assert await ids_of(catalog) == ["a"]
+    source.failures = 1
+    await store.entries.create(an_entry("b", AGENT.path, "/b"))
+    assert await ids_of(catalog) == ["a", "b"]
+
+
 async def test_an_id_that_is_deleted_and_made_anew_is_the_new_entry(store: Store, catalog: Catalog) -> None:
     await store.entries.create(an_entry("a", AGENT.path, "/old"))
     assert await ids_of(catalog) == ["a"]

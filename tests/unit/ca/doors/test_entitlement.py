@@ -97,6 +97,16 @@ def test_replacing_an_entry_moves_it_and_removing_it_takes_it_away() -> None:
     assert len(index) == 1
 
 
+def test_an_index_of_which_everything_was_removed_holds_nothing() -> None:
+    index = EntryIndex()
+    for number in range(3):
+        index.put(an_entry("a", AGENT.path, f"/a{number}"))
+        index.put(an_entry("alias", SERVER, f"/nodes/{number}", f"a:{number}", "b:c"))
+    index.remove("a")
+    index.remove("alias")
+    assert not any(vars(index).values()), "not even an empty set under a key"
+
+
 def test_of_the_entries_only_what_is_asked_for_is_found() -> None:
     index = EntryIndex([an_entry("a", AGENT.path, "/a"), an_entry("b", AGENT.path, "/b"), an_entry("c", "/x", "/c")])
     assert list(entitled_entries(index, AGENT, (), {"b", "c", "elsewhere"}, START)) == ["b"]

@@ -98,7 +98,8 @@ async def test_a_caller_that_goes_away_gives_its_place_back(limits: Limits, cloc
     gone = asyncio.ensure_future(limits.wait(ATTEST, over_tcp()))
     await clock.sleepers(1)
     gone.cancel()
-    await asyncio.gather(gone, return_exceptions=True)
+    (outcome,) = await asyncio.gather(gone, return_exceptions=True)
+    assert isinstance(outcome, asyncio.CancelledError), "and nothing is done for it"
     clock.advance(1)
     assert not await waits(limits, ATTEST, over_tcp())
 
@@ -159,12 +160,17 @@ async def test_addresses_that_are_idle_are_forgotten(limits: Limits, clock: Fake
 
 async def test_an_address_that_goes_on_calling_keeps_no_idle_one_in_memory(limits: Limits, clock: FakeClock) -> None:
     for number in range(100):
-        await limits.wait(STATUS, over_tcp(ip=f"192.0.2.{number}"))
+        await limits.wait(ATTEST, over_tcp(ip=f"192.0.2.{number}"))
     clock.advance(40)
-    await limits.wait(STATUS, over_tcp(ip="192.0.2.0"))
+    queue = [asyncio.ensure_future(limits.wait(ATTEST, over_tcp(ip="192.0.2.0"))) for _ in range(30)]
+    await settle()
     clock.advance(21)
     limits.forget_idle()
     assert len(limits) == 1
+    assert await waits(limits, ATTEST, over_tcp(ip="192.0.2.0")), "its own bucket is the one that is left"
+    for task in queue:
+        task.cancel()
+    await asyncio.gather(*queue, return_exceptions=True)
 
 
 async def test_an_address_in_debt_is_not_forgotten(limits: Limits, clock: FakeClock) -> None:
