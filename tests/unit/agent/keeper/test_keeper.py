@@ -505,6 +505,17 @@ async def test_a_node_that_cannot_attest_again_forgets_its_svid_and_ends(reason:
         assert here.seal.load().node is None
 
 
+async def test_a_node_that_is_refused_and_whose_evidence_is_refused_too_forgets_its_svid_and_ends(
+    tmp_path: Path,
+):
+    async with insides(entry("a"), attestor=attestor(tmp_path)) as here:
+        here.ca.forget_nodes()
+        here.ca.orders.refuse_join = (grpc.StatusCode.PERMISSION_DENIED, "nodeattestor(x509pop): it has expired")
+        with pytest.raises(NodeLost, match="it has expired"):
+            await here.pass_time(INTERVAL * 2)
+        assert here.seal.load().node is None
+
+
 async def test_a_banned_node_forgets_its_svid_and_ends_even_if_it_could_attest_again(tmp_path: Path):
     async with insides(entry("a"), attestor=attestor(tmp_path)) as here:
         here.ca.orders.refuse = REASON.AGENT_BANNED
@@ -631,6 +642,19 @@ async def test_a_certificate_the_ca_turns_away_in_tls_leads_to_attesting_again(t
         await here.pass_time(timedelta(seconds=45))
         assert here.node.svid != own
         assert here.status.failures == {}
+
+
+@pytest.mark.parametrize("by_token", [True, False])
+async def test_a_node_attests_again_only_if_it_can_and_if_it_was_its_certificate_that_was_turned_away(
+    tmp_path: Path, by_token: bool
+):
+    """A spent token is of no use; and of a CA that is away every node would ask for a new certificate at its return."""
+    async with insides(entry("a"), attestor=None if by_token else attestor(tmp_path)) as here:
+        turned_away(here)
+        if not by_token:
+            here.dial.dialers[-1].last_refusal = "Connection refused"
+        await here.pass_time(timedelta(minutes=2))
+        assert here.ca.calls["AttestAgent"] == 1
 
 
 async def test_a_node_that_was_turned_away_and_cannot_attest_keeps_what_the_ca_may_take_again(tmp_path: Path):
