@@ -68,6 +68,7 @@ class Orders:
     page: int = 500
     federated: dict[str, TrustBundle] = field(default_factory=dict)
     jwt: bool = True
+    status: bool = True  # whether it has PostStatus
     svid_ttl: timedelta = timedelta(hours=1)
     node_ttl: timedelta = timedelta(hours=1)
     jwt_ttl: timedelta = timedelta(minutes=5)
@@ -282,6 +283,8 @@ class _Agent(agent_api.AgentServicer):
 
     async def PostStatus(self, request: Any, context: Any) -> Any:
         await self._ca.enter("PostStatus", context)
+        if not self._ca.orders.status:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unimplemented")
         self._ca.statuses.append(request)
         return agent_api.PostStatusResponse()
 

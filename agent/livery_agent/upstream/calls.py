@@ -24,7 +24,7 @@ from livery_agent.identities.entry import Entry
 from livery_agent.upstream import joining, sync
 from livery_agent.upstream.connection import CaConnection, CaDialer, Line, opened, whole
 from livery_agent.upstream.joining import Issued, Joined, JoinRequest
-from livery_agent.upstream.refusals import failure_of, is_missing
+from livery_agent.upstream.refusals import failure_of, is_missing, is_unknown
 
 T = TypeVar("T")
 
@@ -93,12 +93,17 @@ class Upstream:
         return joining.issued_from_wire(answer.svid)
 
     async def post_status(self, bundle_sequence: int, agent_version: str) -> None:
-        """Acknowledge the bundle this node now uses."""
+        """Acknowledge the bundle this node now uses; a CA without this method (older SPIRE servers) is not told."""
         request = agent_api.PostStatusRequest(current_bundle_serial=bundle_sequence, agent_version=agent_version)
-        await self._call(
-            "this node's status could not be posted",
-            lambda line: agent_api.AgentStub(line.channel).PostStatus(request, timeout=self._timeout),
-        )
+
+        async def tell(line: Line) -> None:
+            try:
+                await agent_api.AgentStub(line.channel).PostStatus(request, timeout=self._timeout)
+            except grpc.aio.AioRpcError as error:
+                if not is_unknown(error):
+                    raise
+
+        await self._call("this node's status could not be posted", tell)
 
     async def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
         """The bundle of our own trust domain."""

@@ -74,6 +74,11 @@ def is_missing(error: grpc.aio.AioRpcError) -> bool:
     return error.code() is grpc.StatusCode.NOT_FOUND
 
 
+def is_unknown(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the CA has no such method."""
+    return error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def _reason(error: grpc.aio.AioRpcError) -> int:
     """The reason in the details trailer; UNKNOWN when there is none."""
     if error.code() is not grpc.StatusCode.PERMISSION_DENIED:

@@ -304,6 +304,19 @@ async def test_a_changed_bundle_is_published_saved_and_acknowledged():
         assert [s.current_bundle_serial for s in here.ca.statuses] == [1, 2]
 
 
+async def test_a_ca_that_knows_no_acknowledgements_is_synchronised_with_at_the_same_pace():
+    """Older SPIRE servers. As a failure it would make every synchronisation one, and new entries a minute late."""
+    async with insides(entry("a"), start=False) as here:
+        here.ca.orders.status = False
+        await here.keeper.step()
+        await here.pass_time(timedelta(minutes=1))
+        assert here.status.failures == {}
+        assert here.ca.calls["PostStatus"] == 1, "once, and not again and again"
+        here.ca.add(entry("b"))
+        await here.pass_time(INTERVAL + SECOND)
+        assert here.svid("b") is not None
+
+
 async def test_an_acknowledgement_that_failed_is_made_up_for():
     async with insides(entry("a")) as here:
         here.ca.rotate()
