@@ -25,7 +25,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from livery.errors import Kind, LiveryError
-from livery.identity import BundleMap, IdentityError, InvalidSpiffeId, SpiffeId, verify_jwt
+from livery.identity import BundleMap, IdentityError, InvalidSpiffeId, JwtSvid, SpiffeId, verify_jwt
 from livery.runtime.audit import Audit
 from livery.runtime.caller import PeerProcess
 from livery.runtime.clock import Clock
@@ -149,10 +149,7 @@ class WorkloadApi:
         wanted = _parsed_id(request.spiffe_id) if request.spiffe_id else None
         async with self._attested(context, self._p.requests) as workload:
             entries = self._entries(workload, wanted)
-            try:
-                tokens = await asyncio.gather(*(self._p.jwt_svids.get(entry, request.audience) for entry in entries))
-            except LiveryError as cause:
-                raise NotAvailable(f"could not fetch JWT-SVID: {cause}") from cause
+            tokens = await self._tokens(entries, request.audience)
             require_same(workload.process)
             self._record("jwt_svid.serve", workload, [str(entry.spiffe_id) for entry in entries])
             return messages.jwt_svids(list(zip(entries, tokens, strict=True)))
@@ -250,6 +247,16 @@ class WorkloadApi:
         if not named:
             self._refuse(workload)
         return named
+
+    async def _tokens(self, entries: Sequence[Entry], audience: Sequence[str]) -> list[JwtSvid]:
+        asking = [asyncio.create_task(self._p.jwt_svids.get(entry, audience)) for entry in entries]
+        try:
+            return await asyncio.gather(*asking)
+        except LiveryError as cause:
+            raise NotAvailable(f"could not fetch JWT-SVID: {cause}") from cause
+        finally:
+            for task in asking:  # once one has failed, nobody waits for the others
+                task.cancel()
 
     def _refuse(self, workload: Workload) -> NoReturn:
         process = workload.process
