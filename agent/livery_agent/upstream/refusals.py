@@ -39,7 +39,7 @@ _REASONS: dict[int, tuple[type[NodeRefused], str, str]] = {
     _Reason.AGENT_MUST_REATTEST: (NodeMustReattest, "the CA wants this node to attest again instead of renewing", ""),
 }
 
-# The request will not get better by being repeated.
+# The request will not get better by being repeated. (UNAUTHENTICATED is said of a connection that has had its time.)
 _FINAL = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -49,7 +49,6 @@ _FINAL = frozenset(
         grpc.StatusCode.OUT_OF_RANGE,
         grpc.StatusCode.UNIMPLEMENTED,
         grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.UNAUTHENTICATED,
     }
 )
 

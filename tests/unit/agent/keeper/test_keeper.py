@@ -101,6 +101,16 @@ async def test_a_node_whose_evidence_is_refused_ends_with_what_to_do():
         assert "join token" in lost.value.fix
 
 
+async def test_a_node_whose_connection_had_its_time_while_it_attested_tries_again():
+    async with insides(entry("a"), start=False) as here:
+        here.ca.orders.refuse_join = (grpc.StatusCode.UNAUTHENTICATED, "this call has no caller")
+        await here.keeper.step()
+        assert "no caller" in here.status.failures["node"].error
+        here.ca.orders.refuse_join = None
+        await here.pass_time(timedelta(seconds=8))
+        assert here.svid("a") is not None
+
+
 async def test_a_spoiled_state_ends_the_start_and_is_left_as_it_is():
     async with insides(start=False) as here:
         path = here.directory / STATE_FILE

@@ -146,6 +146,15 @@ async def test_an_id_used_again_after_a_deletion_is_fetched_anew(here: Insides):
     assert {e.id: e.hint for e in await here.upstream.entries(known)} == {"a": "born again", "b": ""}
 
 
+@pytest.mark.parametrize(("revision", "born", "current"), [(1, 5, True), (1, 0, True), (2, 5, False), (1, 6, False)])
+def test_an_entry_is_the_one_we_have_if_revision_and_birth_are_or_the_ca_knows_no_births(
+    revision: int, born: int, current: bool
+):
+    held = entry("a", revision=1, created_at=5)
+    told = entry_api.EntryRevision(id="a", revision_number=revision, created_at=born)
+    assert sync._is_current(held, told) is current
+
+
 async def test_an_entry_that_vanishes_between_its_revision_and_itself_is_left_out(here: Insides):
     here.ca.orders.page = 1
     real = here.ca.entry_message
