@@ -27,6 +27,7 @@ class Mint:
     clock: FakeClock
     ca: TestCa
     path: str = "/orders"
+    also: list[str] = field(default_factory=list)  # audiences nobody asked for
     away: bool = False
     asked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -38,7 +39,9 @@ class Mint:
         if self.away:
             raise CaUnavailable("the CA is away")
         self.ca.now = self.clock.now() + self.skew
-        return JwtSvid.parse_unverified(self.ca.jwt_svid(self.path, list(audience), TTL, jti=str(len(self.asked))))
+        return JwtSvid.parse_unverified(
+            self.ca.jwt_svid(self.path, [*audience, *self.also], TTL, jti=str(len(self.asked)))
+        )
 
 
 @pytest.fixture
@@ -114,6 +117,10 @@ async def test_a_slow_ca_is_not_waited_for_with_a_usable_token_at_hand(
     mint.gate.clear()
     assert await svids.get(ENTRY, ["a"]) == first
     assert len(mint.asked) == 2, "the renewal goes on in the background"
+    mint.gate.set()
+    await settle()
+    assert await svids.get(ENTRY, ["a"]) != first
+    assert len(mint.asked) == 2, "and what it brings is kept"
 
 
 async def test_callers_who_want_the_same_token_share_one_request(svids: JwtSvids, mint: Mint):
@@ -213,6 +220,9 @@ async def test_the_token_least_recently_used_goes_first(svids: JwtSvids, mint: M
 
 async def test_a_token_for_another_identity_or_audience_is_refused(svids: JwtSvids, mint: Mint):
     mint.path = "/other"
+    with pytest.raises(CaAnswerUnusable):
+        await svids.get(ENTRY, ["a"])
+    mint.path, mint.also = "/orders", ["b"]
     with pytest.raises(CaAnswerUnusable):
         await svids.get(ENTRY, ["a"])
     assert len(svids) == 0
