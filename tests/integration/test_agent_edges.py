@@ -302,6 +302,14 @@ async def test_a_ca_with_another_id_is_not_attested_to():
 # Slow clients and crowds
 
 
+async def test_a_page_of_long_entries_arrives_whole():
+    """A page may hold 500 entries, and an entry any number of selectors: more than gRPC takes unless it is told to."""
+    long = [Selector("unix", f"path:/{number}/{'x' * 4000}") for number in range(10)]
+    async with town(*(entry(f"e{number}", *long) for number in range(120)), start=False) as here:
+        await here.start_agent()
+        assert (await here.inspect("/ready")).json() == {"ready": True}
+
+
 async def test_a_client_that_does_not_read_loses_its_stream_and_its_neighbours_notice_nothing():
     async with town(entry("orders"), limits={"write_timeout": timedelta(seconds=0.5)}) as here, here.client() as stub:
         good = stub.FetchX509SVID(X509, metadata=HEADER)
