@@ -183,6 +183,7 @@ def test_bounded_memories_change_no_answer() -> None:
     for _ in range(300):
         one = call(rng)
         assert answers(of, small, one) == answers(of, large, one)
+        assert (len(small._slices) <= 2, len(small._calls) <= 3) == (True, True)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -70,7 +70,7 @@ async def test_everything_but_health_and_metrics_is_for_administrators(server: S
         (workload(CA, "/pep"), 403),
     ):
         reply = await server.as_(peer)(method, path, b"{")
-        assert reply.status == status
+        assert (reply.status, "www-authenticate" in reply.headers) == (status, status == 401)
         assert set(reply.json) == {"code", "what", "why", "fix"}
     assert server.audit.events == []
 
@@ -150,7 +150,9 @@ async def test_a_form_that_is_not_understood_is_400_and_names_the_place(server: 
 
 
 async def test_the_page_of_routes_loads_nothing_from_elsewhere(server: Server) -> None:
-    page = (await server.as_()("GET", "/docs")).body.decode()
+    reply = await server.as_()("GET", "/docs")
+    assert reply.headers["content-security-policy"] == "default-src 'none'"
+    page = reply.body.decode()
     assert "/admin/reload" in page
     for word in ("src=", "href=", "http://", "https://", "<script"):
         assert word not in page

@@ -19,7 +19,7 @@ from livery_policy.doors.authzen import EVALUATION, EVALUATIONS, METADATA, Authz
 from tests.asgi import ANONYMOUS, Asker, process, workload
 from tests.fakes.clock import FakeClock
 from tests.pki import HOUR, NOW, TestCa
-from tests.policies import INVENTORY, ORDERS, READ_ITEMS, engine
+from tests.policies import INVENTORY, ORDERS, PERMIT_GET, READ_ITEMS, engine
 
 PEP = "spiffe://demo.test/pep"
 CA = TestCa("demo.test")
@@ -76,8 +76,9 @@ async def test_AZ_1_a_subject_an_action_and_a_resource_are_asked_about(door: Doo
 async def test_AZ_2_an_answer_is_a_boolean_and_a_context_of_id_and_class_only(
     door: Door, path: str, decision: bool
 ) -> None:
-    answer = (await door.local.post(EVALUATION, question(path))).json
-    assert answer["decision"] is decision
+    reply = await door.local.post(EVALUATION, question(path))
+    answer = reply.json
+    assert (answer["decision"], reply.headers["cache-control"]) == (decision, "no-store")
     assert set(answer) == {"decision", "context"}
     assert set(answer["context"]) == {"id", "reason"}
     assert answer["context"]["reason"] == ("permitted" if decision else "not_permitted")
@@ -146,6 +147,7 @@ async def test_AZ_4_a_null_is_no_object(door: Door) -> None:
     [
         ({"context": {"http": {"path": "/orders"}}}, "not_permitted"),
         ({"subject": {"type": "user", "id": "alice"}}, "bad_subject"),
+        ({"subject": {"type": "user", "id": ORDERS}}, "bad_subject"),
         ({"subject": {"type": "spiffe", "id": "alice"}}, "bad_subject"),
         ({"resource": {"type": "document", "id": INVENTORY}}, "bad_resource"),
         ({"resource": {"type": "service", "id": ""}}, "bad_resource"),
@@ -174,6 +176,11 @@ async def test_AZ_5_another_content_type_is_refused(door: Door, kind: str | None
 async def test_AZ_5_json_in_and_json_out(door: Door, kind: str) -> None:
     reply = await door.local("POST", EVALUATION, json.dumps(question()).encode(), [("content-type", kind)])
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+
+
+async def test_two_content_types_are_none(door: Door) -> None:
+    kinds = [("content-type", "application/json"), ("content-type", "text/plain")]
+    assert (await door.local("POST", EVALUATION, json.dumps(question()).encode(), kinds)).status == 400
 
 
 async def test_AZ_5_a_compressed_body_is_refused(door: Door) -> None:
@@ -355,6 +362,12 @@ async def test_AZ_14_who_is_known_and_not_admitted_is_403(door: Door, peer: Any)
     assert (reply.status, reply.text[:20]) == (403, "you are not admitted")
 
 
+async def test_the_enforcement_point_vouches_for_its_caller_and_not_for_where_it_is() -> None:
+    text = f'@id("a") {PERMIT_GET} when {{ context.peer.verified && !(context.peer has ip) }};'
+    context = {"http": {"path": "/"}, "peer": {"verified": False, "ip": "192.0.2.7"}}
+    assert (await Door(text).local.post(EVALUATION, question(context=context))).json["decision"] is True
+
+
 async def test_AZ_14_who_is_admitted_by_spiffe_id_may_ask_about_anybody(door: Door) -> None:
     assert (await door.as_(workload(CA, "/pep")).post(EVALUATION, question())).json["decision"] is True
 
@@ -421,6 +434,25 @@ async def test_AZ_14_a_body_over_the_limit_is_413_however_it_comes(door: Door) -
     for body in (part + part, [part, part]):
         reply = await door.local("POST", EVALUATION, body, [("content-type", "application/json")])
         assert (reply.status, reply.text.startswith("the body")) == (413, True)
+        assert reply.headers["connection"] == "close"  # what is still to come is not read
+
+
+async def test_a_body_that_was_cut_is_not_decided_on_however_complete_it_looks(door: Door) -> None:
+    asker = Asker(door.app, process(UID))
+    messages = [
+        {"type": "http.request", "body": json.dumps(question()).encode(), "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await door.app(asker._scope("POST", EVALUATION, [("content-type", "application/json")], {}), receive, send)
+    assert sent[0]["status"] == 400
 
 
 async def test_a_body_in_parts_is_one_body(door: Door) -> None:

@@ -65,6 +65,14 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
             {("peer", "verified"), ("http", "host")},
         ),
         (
+            'if principal.path == "b" then resource.path == "c" else context.http.host == "a"',
+            {("http", "host")},
+        ),
+        (
+            'principal is Livery::Workload in (if context.http.host == "a" then resource else resource)',
+            {("http", "host")},
+        ),
+        (
             '[context.http.host].contains("x") && {a: context.http.method}.a == "GET"',
             {("http", "host"), ("http", "method")},
         ),

@@ -76,7 +76,9 @@ def test_the_method_of_an_unknown_action_stands_in_the_context() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "method"), [("GET", "DELETE"), ("http:other", "GET"), ("PURGE", "GET"), ("GET", "get"), ("GET", "G T")]
+    ("action", "method"),
+    [("GET", "DELETE"), ("http:other", "GET"), ("PURGE", "GET"), ("GET", "get"), ("GET", "G T")]
+    + [("http:other", method) for method in ("", "G T", "GET ", "P\r\nX: y", "\u00c4", "X" * 33)],
 )
 def test_an_action_and_a_method_that_disagree_are_denied(action: str, method: str) -> None:
     """Else one of the two would be let through on the strength of the other."""
@@ -239,9 +241,18 @@ def test_a_grpc_call_fills_in_service_and_method_and_refuses_others() -> None:
 )
 def test_an_address_has_one_spelling(address: str, seen: str) -> None:
     """A socket for both families shows an IPv4 caller as ::ffff:…, which no isInRange on IPv4 would match."""
-    found = read("GET", http(), Peer(verified=True, ip=address))
-    assert isinstance(found, Asked)
-    assert found.context["peer"] == {"verified": True, "ip": {"__extn": {"fn": "ip", "arg": seen}}}
+    for verified in (True, False):
+        found = read("GET", http(), Peer(verified=verified, ip=address))
+        assert isinstance(found, Asked)
+        assert found.context["peer"] == {"verified": verified, "ip": {"__extn": {"fn": "ip", "arg": seen}}}
+
+
+def test_the_memory_of_addresses_is_bounded() -> None:
+    reader = CallReader(VOCABULARY)
+    for n in range(3000):
+        found = reader.read(Call(ORDERS, "GET", INVENTORY, http(), Peer(verified=True, ip=f"10.0.{n >> 8}.{n & 255}")))
+        assert isinstance(found, Asked)
+    assert len(reader._peers) <= 1024
 
 
 def test_an_address_that_is_none_is_bad_context() -> None:

@@ -175,6 +175,12 @@ def test_selectors_draw_a_warning_while_nobody_feeds_them() -> None:
 def test_more_global_policies_than_the_budget_draw_a_warning() -> None:
     text = "\n".join(f'@id("g{n}") {ANY}' for n in range(22))
     assert [f.code for f in compiled(text).warnings] == ["global-budget"] * 2
+    for scope in (
+        'principal == Livery::Workload::"spiffe://a.test/a"',
+        'resource == Livery::Service::"spiffe://a.test/a"',
+    ):
+        named = text.replace(scope.split(" ", 1)[0], scope)
+        assert compiled(named).warnings == ()
 
 
 def test_the_digest_covers_every_text_every_name_and_the_schema() -> None:
@@ -187,6 +193,16 @@ def test_the_digest_covers_every_text_every_name_and_the_schema() -> None:
     assert base.startswith("sha256:")
     assert len({base, *(c.version.digest for c in others)}) == 4
     assert compiled(READ_ITEMS).version.digest == base
+
+
+def test_no_two_sets_run_together_to_one_digest() -> None:
+    """A policy in another file has another id; and where one text ends and the next begins is part of the set."""
+    sets = [
+        [PolicyFile("ab", "ab.cedar", "//x")],
+        [PolicyFile("b", "b.cedar", "//x")],
+        [PolicyFile("a", "a.cedar", ""), PolicyFile("b", "b.cedar", "//x")],
+    ]
+    assert len({compile_policies(files, VOCABULARY).version.digest for files in sets}) == len(sets)
 
 
 def test_statements_end_at_a_semicolon_that_is_in_no_string_or_comment() -> None:

@@ -17,6 +17,7 @@ from livery_policy.engine.decide import Engine
 from livery_policy.engine.source import PolicyFile
 from livery_policy.model.calls import Call, Peer
 from livery_policy.model.decision import Decision, Outcome, Reason
+from livery_policy.model.entities import EntityBook
 from livery_policy.model.vocabulary import Vocabulary
 from tests.policies import AT, EVIL, INVENTORY, ORDERS, READ_ITEMS, VOCABULARY, compiled, engine, get
 
@@ -105,6 +106,31 @@ def test_versions_share_a_cache_without_mixing() -> None:
     old, new = compiled(READ_ITEMS), compiled(READ_ITEMS.replace("/items/*", "/things/*"))
     for policies, expected in ((old, Reason.PERMITTED), (new, Reason.NOT_PERMITTED), (old, Reason.PERMITTED)):
         assert Engine(policies, VOCABULARY, cache=cache).judge(get(), AT, explain=False).reason is expected
+
+
+def test_two_actions_of_one_slice_are_not_one_answer() -> None:
+    """A condition may ask for the action, which then stands in no scope and no path of the context."""
+    text = '@id("a") permit(principal, action, resource) unless { action in Livery::Action::"http:write" };'
+    judge = engine(text, cache=DecisionCache(100))
+    for method, expected in (("GET", Reason.PERMITTED), ("PUT", Reason.NOT_PERMITTED), ("HEAD", Reason.PERMITTED)):
+        assert judge.judge(get(method=method), AT).reason is expected
+
+
+def test_other_selectors_are_another_answer() -> None:
+    policies = compiled(
+        '@id("root") permit(principal, action, resource) when { principal.selectors.contains("unix:uid:0") };'
+    )
+    cache = DecisionCache(100)
+    for version, (selector, expected) in enumerate((("unix:uid:0", Reason.PERMITTED), ("none", Reason.NOT_PERMITTED))):
+        book = EntityBook(policies.schema, selectors={ORDERS: (selector,)}, version=version)
+        assert Engine(policies, VOCABULARY, cache=cache, entities=book).judge(get(), AT).reason is expected
+
+
+def test_a_policy_that_moves_to_another_file_is_named_by_its_new_id() -> None:
+    cache = DecisionCache(100)
+    for policies, name in ((compiled(READ_ITEMS), "p0"), (compiled("", READ_ITEMS), "p1")):
+        made = Engine(policies, VOCABULARY, cache=cache).judge(get(), AT)
+        assert made.policies == (f"{name}/orders-may-read",)
 
 
 @pytest.mark.parametrize("reason", list(Reason))

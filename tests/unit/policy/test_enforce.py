@@ -298,6 +298,18 @@ async def test_a_kept_connection_that_was_closed_is_dialled_again_once() -> None
     assert len(asked) == 2
 
 
+async def test_a_question_that_took_too_long_is_not_asked_again() -> None:
+    """The other end is slow enough as it is."""
+    asked: list[int] = []
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        asked.append(1)
+        raise httpx2.ReadTimeout("slow")
+
+    assert (await remote(answer).decide(get())).reason is Reason.NO_DECISION
+    assert len(asked) == 1
+
+
 async def test_a_call_that_json_cannot_carry_is_no_decision() -> None:
     call = Call(ORDERS, "GET", INVENTORY, {"http": {"path": "/\ud800"}})
     decision = await remote(lambda _: httpx2.Response(200, json={"decision": True})).decide(call)

@@ -37,6 +37,15 @@ def test_cedar_closes_over_the_ancestors_and_knows_the_action_groups() -> None:
     assert {p["id"] for p in actions[0]["parents"]} == {"http:read", "http", "call"}
 
 
+def test_a_policy_reads_the_parts_of_both_ids() -> None:
+    entities = {e["uid"]["type"]: e["attrs"] for e in json.loads(str(pair(DEEP).handle)) if e["attrs"]}
+    parts = {"trust_domain": "demo.test", "path": "/ns/shop/sa/orders", "selectors": []}
+    workload = entities["Livery::Workload"]
+    assert {name: workload[name] for name in parts} == parts
+    assert set(workload["segments"]) == {"ns", "shop", "sa", "orders"}
+    assert entities["Livery::Service"] == {"trust_domain": "demo.test", "path": "/inventory"}
+
+
 def test_a_workload_that_calls_itself_is_two_entities() -> None:
     assert pair(ORDERS, ORDERS).principal == pair(ORDERS, ORDERS).resource
 

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from livery.runtime.metrics import Metrics
+from livery_policy.bundles import directory
 from livery_policy.bundles.directory import fingerprint, read_directory
 from livery_policy.bundles.keeper import PolicyDirectory, PolicyKeeper
 from livery_policy.decisions.log import DecisionLog
@@ -103,6 +104,8 @@ async def test_a_change_is_loaded_and_an_invalid_one_keeps_the_last(kept: Kept, 
     (tmp_path / "more.cedar").unlink()
     await kept.until(lambda: kept.reason is Reason.PERMITTED)
     assert kept.keeper.status.error is None
+    numbers = kept.metrics.render()
+    assert (b"livery_policies_stale 0.0" in numbers, b"livery_policies 1.0" in numbers) == (True, True)
     watching.cancel()
 
 
@@ -164,6 +167,36 @@ def test_a_fingerprint_changes_with_every_kind_of_change(tmp_path: Path) -> None
         seen.append(fingerprint(tmp_path))
     assert len(set(seen)) == len(seen) - 1
     assert seen[-1] == seen[0]
+
+
+def test_another_file_of_the_same_size_and_time_is_a_change(tmp_path: Path) -> None:
+    """As a copy with its times is; but it is another inode."""
+    (tmp_path / "a.cedar").write_text("//a")
+    (tmp_path / "new").write_text("//b")
+    for name in ("a.cedar", "new"):
+        os.utime(tmp_path / name, (1, 1))
+    before = fingerprint(tmp_path)
+    (tmp_path / "new").rename(tmp_path / "a.cedar")
+    assert fingerprint(tmp_path) != before
+
+
+def test_a_size_alone_is_a_change(tmp_path: Path) -> None:
+    (tmp_path / "a.cedar").write_text("//a")
+    os.utime(tmp_path / "a.cedar", (1, 1))
+    before = fingerprint(tmp_path)
+    (tmp_path / "a.cedar").write_text("//ab")
+    os.utime(tmp_path / "a.cedar", (1, 1))
+    assert fingerprint(tmp_path) != before
+
+
+def test_more_files_than_the_bound_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory, "MAX_FILES", 3)
+    for n in range(3):
+        (tmp_path / f"{n}.cedar").touch()
+    assert len(read_directory(tmp_path)) == 3
+    (tmp_path / "3.cedar").touch()
+    with pytest.raises(UnreadablePolicies, match="more than 3"):
+        read_directory(tmp_path)
 
 
 @pytest.mark.parametrize(

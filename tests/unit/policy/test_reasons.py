@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from livery_policy.cedar import Answer
 from livery_policy.engine.reasons import MAX_PROBED, MAX_SHOWN
 from livery_policy.model.decision import NearMiss
 from tests.policies import AT, INVENTORY, ORDERS, PERMIT_GET, READ_ITEMS, engine, get
@@ -62,6 +63,27 @@ def test_forbids_are_no_near_misses_and_an_empty_set_has_none() -> None:
 def test_a_permitted_call_and_a_forbidden_one_carry_no_near_misses() -> None:
     assert nearest('@id("a") permit(principal, action, resource);', READ_ITEMS) == ()
     assert nearest('@id("a") forbid(principal, action, resource);', READ_ITEMS) == ()
+
+
+def test_a_condition_on_the_time_is_explained_by_the_time() -> None:
+    text = f'@id("a") {PERMIT_GET} when {{ context has now && context.now < datetime("2026-01-01") }};'
+    (miss,) = nearest(text)
+    assert miss.failed == ('context.now < datetime("2026-01-01")',)
+
+
+def test_a_policy_of_which_nothing_failed_is_no_near_miss() -> None:
+    """Only an evaluator that contradicts itself shows one; a reason without a part that failed would be none."""
+    denying = engine('@id("a") permit(principal, action, resource);', evaluator=lambda q, p, e: Answer(False, (), ()))
+    assert denying.judge(get(), AT).nearest == ()
+
+
+def test_the_memory_of_probes_is_bounded() -> None:
+    """Callers choose who is near: any of these groups of permits is built by asking for one more service."""
+    permit = '@id("n{0}") permit(principal, action, resource == {1}) when {{ principal.path == "/x" }};'
+    judge = engine("\n".join(permit.format(n, f'Livery::Service::"spiffe://demo.test/s{n}"') for n in range(300)))
+    for n in range(300):
+        assert judge.judge(get(resource=f"spiffe://demo.test/s{n}"), AT).nearest[0].policy == f"p0/n{n}"
+    assert len(judge._nearest._probes) <= 256
 
 
 def test_the_nearest_is_found_among_thousands() -> None:

@@ -12,6 +12,7 @@ from livery_policy.errors import InvalidPolicies
 from livery_policy.findings import Finding
 from livery_policy.model.calls import Call, Peer
 from livery_policy.model.decision import Reason
+from livery_policy.model.entities import ACTION, SERVICE, WORKLOAD, EntityBook, Pair
 from tests.policies import AT, EVIL, INVENTORY, ORDERS, PERMIT_GET, compiled, engine, get
 
 ALLOW_ALL = '@id("all") permit(principal, action, resource);\n'
@@ -44,6 +45,13 @@ def test_trap_1_cedar_alone_allows_past_a_forbid_that_errors() -> None:
 def test_trap_1_a_forbid_that_errors_denies() -> None:
     """Even one that passes the validator: arithmetic can overflow."""
     judgement = engine(OVERFLOW).judge(get(), AT)
+    assert (judgement.reason, judgement.policies) == (Reason.POLICY_ERROR, ("p0/quota",))
+
+
+def test_trap_1_a_forbid_that_errors_is_told_even_where_nothing_permits() -> None:
+    """It will bite on the first call that is permitted."""
+    _, forbid = OVERFLOW.split("@id", 2)[1:]
+    judgement = engine(f"@id{forbid}").judge(get(), AT)
     assert (judgement.reason, judgement.policies) == (Reason.POLICY_ERROR, ("p0/quota",))
 
 
@@ -150,6 +158,16 @@ def test_trap_5_a_forbid_on_the_callees_domain_holds_too() -> None:
 def test_trap_6_values_that_cedar_cannot_take_are_bad_context(value: object) -> None:
     context = {"http": {"path": "/", "port": value}}
     assert engine(ALLOW_ALL).judge(Call(ORDERS, "GET", INVENTORY, context), AT).reason is Reason.BAD_CONTEXT
+
+
+@pytest.mark.parametrize("context", ['{"a": null}', '{"a": 1.5}', '{"a": 99999999999999999999}', "[]"])
+def test_trap_6_a_context_that_cedar_cannot_take_is_neither_yes_nor_no(context: str) -> None:
+    """Should one get past the edge after all."""
+    made = compiled(ALLOW_ALL)
+    pair = EntityBook(made.schema).pair(ORDERS, INVENTORY)
+    assert isinstance(pair, Pair)
+    question = cedar.Question((WORKLOAD, ORDERS), (ACTION, "http:GET"), (SERVICE, INVENTORY), context)
+    assert cedar.ask(question, whole(made).handle, pair.handle).allowed is None
 
 
 def test_trap_6_no_decision_denies() -> None:
