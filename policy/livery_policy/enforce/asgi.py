@@ -133,10 +133,10 @@ def _raw_path(scope: Scope) -> str:
 
 
 def _host(hosts: list[str]) -> str:
-    """The Host header without its port. Two of them are not one host: what results is refused."""
+    """The Host header without its port. Two of them, or an address without brackets, are no host, and are refused."""
     host = ",".join(hosts)
     name, colon, port = host.rpartition(":")
-    return name if colon and port.isdecimal() and (not name.count(":") or name.endswith("]")) else host
+    return name if colon and port.isdecimal() else host
 
 
 def _ip(peer: HttpPeer) -> str | None:

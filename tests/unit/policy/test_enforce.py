@@ -169,7 +169,16 @@ async def test_the_host_is_the_header_without_its_port(hosts: list[str], host: s
 
 
 @pytest.mark.parametrize(
-    "hosts", [("a.test", "b.test"), ("a.test:\xb2",), ("a.test:",), ("a.test:80:80",), ("u@a.test",)]
+    "hosts",
+    [
+        ("a.test", "b.test"),
+        ("a.test:\xb2",),
+        ("a.test:",),
+        ("a.test:80:80",),
+        ("::1",),
+        ("2001:db8::1",),
+        ("u@a.test",),
+    ],
 )
 async def test_two_hosts_are_no_host_and_neither_is_what_only_looks_like_one(hosts: tuple[str, ...]) -> None:
     """`²` is a digit to Python, and no port to anybody else."""
