@@ -27,7 +27,8 @@ BLOCK = re.compile(r"^```sh (\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 READY_WITHIN = 60.0  # seconds
 # What this machine stands in for: one without other users, without systemd, and without a second host.
 STAND_INS = {
-    "sudo": 'if [ "$1" = -u ]; then shift 2; fi\nexec "$@"',
+    # What is root's by default is not another user's.
+    "sudo": 'if [ "$1" = -u ]; then shift 2; unset ${!LIVERY_*} SPIFFE_ENDPOINT_SOCKET; fi\nexec "$@"',
     "chown": "exit 0",
     "systemd-sysusers": "exit 0",
     "scp": 'to="${!#}"\nmkdir -p "$MACHINES/${to%%.*}"\ncp "${@:1:$#-1}" "$MACHINES/${to%%.*}"',

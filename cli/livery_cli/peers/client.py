@@ -131,7 +131,8 @@ def check_socket(peer: Peer) -> None:
         raise Unreachable(
             f"{peer.name} is not at {peer.address}",
             why="no socket there",
-            fix=f"start it ({peer.start_with}, or livery up), or name its socket: `livery up` prints it",
+            fix=f"start it ({peer.start_with}, or livery up), or name its socket: `livery up` prints it; services of "
+            "this machine have theirs under /run/livery",
         )
 
 
