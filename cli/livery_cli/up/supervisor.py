@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from livery.runtime.clock import Clock
 from livery_cli.up.board import Board, Call
@@ -50,6 +51,7 @@ class Supervisor:
         self._parts = parts
         self._processes: dict[str, Process] = {}
         self._ready: dict[str, Mapping[str, object]] = {}
+        self._early: list[Event] | None = []  # what happened before `ready`, which is said first
         self._unsaid: OSError | None = None
 
     async def run(self, stop: asyncio.Event) -> bool | None:
@@ -62,7 +64,7 @@ class Supervisor:
         try:
             started = await self._started_unless(stop)
             if started:
-                self._say("ready", self._ready_fields())
+                self._say_ready()
                 await self._watch(stop)
         finally:
             self._progress("stopping")
@@ -216,7 +218,16 @@ class Supervisor:
         event = Event(name, self._parts.clock.now(), fields)
         if name in _RECALLED:
             self._parts.board.recent.append(event)
-        self._tell(lambda: self._parts.screen.show(event))
+        if self._early is None:
+            self._tell(lambda: self._parts.screen.show(event))
+        else:
+            self._early.append(event)
+
+    def _say_ready(self) -> None:
+        early, self._early = self._early or [], None
+        self._say("ready", self._ready_fields())
+        for event in early:
+            self._tell(partial(self._parts.screen.show, event))
 
     def _progress(self, what: str) -> None:
         self._tell(lambda: self._parts.screen.progress(what))

@@ -165,11 +165,13 @@ def test_plain_output_goes_on_when_the_clock_is_set_back(capsys: pytest.CaptureF
 class Unread:
     """A screen whose reader went away."""
 
-    closed = False
+    def __init__(self) -> None:
+        self.closed, self.shown = False, list[str]()
 
     def progress(self, what: str) -> None: ...
 
     def show(self, event: Event) -> None:
+        self.shown.append(event.name)
         if event.name == "call":
             raise BrokenPipeError
 
@@ -219,6 +221,20 @@ async def test_a_run_that_nobody_reads_any_more_ends(tmp_path: Path) -> None:
     with pytest.raises(BrokenPipeError):
         await supervisor.run(asyncio.Event())
     assert supervisor.screen.closed
+
+
+async def test_ready_is_said_first_whatever_happened_before(tmp_path: Path) -> None:
+    """A role that died while others started, and a call that was made before this process came to look."""
+
+    class Eventful(Alone):
+        async def _start_all(self) -> None:
+            self._died("ca", "it was ended")
+            self._took_call(replace(CALL, outcome="denied"))
+
+    supervisor = Eventful(tmp_path)
+    with pytest.raises(BrokenPipeError):
+        await supervisor.run(asyncio.Event())
+    assert supervisor.screen.shown[:3] == ["ready", "degraded", "call"]
 
 
 async def test_a_run_that_is_stopped_before_all_is_there_was_neither_good_nor_bad(tmp_path: Path) -> None:
