@@ -12,11 +12,11 @@ from pathlib import Path
 import click
 
 from livery.identity import TrustDomain
-from livery.runtime.directories import runtime_directory, state_directory
+from livery.runtime.directories import runtime_directory
 from livery_cli.commands.role_commands import RoleModules, add_role_commands
 from livery_cli.exits import Exit
 from livery_cli.peers.client import Refused, ca_at, channel, seconds
-from livery_cli.terminal.options import ca_socket_option, output_option, timeout_option
+from livery_cli.terminal.options import ca_socket_option, default_state, output_option, timeout_option
 from livery_cli.terminal.output import Shown, View, one
 from livery_cli.terminal.toml_text import toml
 from livery_cli.terminal.watching import watchable
@@ -38,7 +38,7 @@ def ca() -> None:
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="The TOML file to write.")
 def init(trust_domain: str, state: Path | None, config_file: Path | None) -> None:
     """Write a configuration to start from; a file that exists is left alone."""
-    state = state or state_directory() / "ca"
+    state = state or default_state("ca")
     config_file = config_file or state / "livery.toml"
     table = {
         "trust_domain": TrustDomain.parse(trust_domain).name,

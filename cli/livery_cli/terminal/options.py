@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import click
 
-from livery.runtime.directories import runtime_directory
+from livery.runtime.directories import runtime_directory, state_directory
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -55,6 +55,14 @@ class Ttl(Duration):
 
 DURATION = Duration()
 TTL = Ttl()
+
+
+def default_state(name: str) -> Path:
+    """Where the state of this name is kept when nobody says otherwise."""
+    try:
+        return state_directory() / name
+    except RuntimeError as error:  # a user without a home
+        raise click.UsageError(f"{error} Set HOME or XDG_STATE_HOME, or give --state.") from error
 
 
 def output_option(command: F) -> F:

@@ -20,10 +20,9 @@ import click
 from livery.errors import Kind, LiveryError
 from livery.identity import TrustDomain
 from livery.runtime.clock import Clock, SystemClock
-from livery.runtime.directories import state_directory
 from livery.runtime.files import StateLock
 from livery_cli.exits import Exit
-from livery_cli.terminal.options import DURATION
+from livery_cli.terminal.options import DURATION, default_state
 from livery_cli.up.board import Board
 from livery_cli.up.entries import Registrar
 from livery_cli.up.layout import Layout
@@ -50,7 +49,7 @@ class CannotUseState(LiveryError):
 @click.option(
     "--state",
     type=click.Path(path_type=Path),
-    default=lambda: state_directory() / "up",
+    default=lambda: default_state("up"),
     show_default="<state>/up",
     help="Where everything is kept; a second start resumes from it.",
 )

@@ -102,6 +102,18 @@ def test_an_address_that_is_none_is_2_and_says_how_one_looks(address: str, capfd
     assert "write it like unix:" in told[2]
 
 
+@pytest.mark.parametrize("command", [["up"], ["ca", "init", "--trust-domain", "a.test"]])
+def test_a_user_without_a_home_is_told_to_say_where(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("livery_cli.terminal.options.state_directory", no_home)
+    assert run(command) == Exit.USAGE
+    assert "--state" in capsys.readouterr().err
+
+
 def test_a_configuration_to_start_from_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["ca", "init", "--trust-domain", "a.test", "--state", str(tmp_path / "my ca")]
     assert run(command) == Exit.DONE
