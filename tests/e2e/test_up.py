@@ -63,35 +63,32 @@ def test_the_three_commands_it_ends_its_first_screen_with_work_as_printed(up: Up
     assert codes == [0, 0, 1]  # the last asks for what is denied
 
 
-def test_ctrl_c_leaves_nothing_running(start_up: Start) -> None:
-    up = start_up()
-    pids = descendants(up.process.pid)
+def test_ctrl_c_and_kill_9_leave_nothing_running_and_the_next_start_resumes_the_same_trust_domain(
+    start_up: Start, tmp_path: Path
+) -> None:
+    """Same authorities, same agent, same entries: nothing is made anew.
+
+    The children hold a leash: when its other end is gone, so are they.
+    """
+    first = start_up(state=tmp_path / "kept")
+    seen, pids = lasting(first), descendants(first.process.pid)
     assert len(pids) >= 5
-    assert up.stop() in (0, 130)
+    assert first.stop() in (0, 130)
     assert not [pid for pid in pids if alive(pid)]
 
-
-def test_kill_9_of_livery_up_leaves_nothing_running(start_up: Start) -> None:
-    """The children hold a leash: when its other end is gone, so are they."""
-    up = start_up()
-    pids = descendants(up.process.pid)
-    up.process.kill()
-    up.process.wait(timeout=10)
+    second = start_up("--no-demo", state=tmp_path / "kept")
+    assert lasting(second) == seen
+    assert seen[0].count("BEGIN CERTIFICATE") == 1
+    pids = descendants(second.process.pid)
+    second.process.kill()
+    second.process.wait(timeout=10)
     wait_until(lambda: not [pid for pid in pids if alive(pid)], 20, f"all of {pids} gone")
 
 
-def test_a_second_start_resumes_the_same_trust_domain(start_up: Start, tmp_path: Path) -> None:
-    """Same authorities, same agent, same entries: nothing is made anew."""
-    seen = []
-    for _ in range(2):
-        up = start_up("--no-demo", state=tmp_path / "kept")
-        bundle = up.livery("bundle", "show", "--format", "pem").stdout
-        nodes = up.livery("node", "list", "-o", "name").stdout
-        entries = up.livery("entry", "list", "-o", "name").stdout
-        seen.append((bundle, nodes, entries))
-        up.stop()
-    assert seen[0] == seen[1]
-    assert seen[0][0].count("BEGIN CERTIFICATE") == 1
+def lasting(up: Up) -> tuple[str, str, str]:
+    """What a second start has to find again: authorities, agents and entries."""
+    bundle = up.livery("bundle", "show", "--format", "pem").stdout
+    return bundle, up.livery("node", "list", "-o", "name").stdout, up.livery("entry", "list", "-o", "name").stdout
 
 
 def test_a_second_up_on_the_same_state_is_refused_by_name(up: Up) -> None:
