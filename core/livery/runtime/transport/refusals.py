@@ -2,8 +2,9 @@
 
 Owns: the form of these records, and a bound on how many of them one holder can cause. Does not own: the decision.
 
-Invariants: a refusal of somebody whose certificate TLS accepted is always recorded; those that anybody can cause are
-recorded up to a rate per holder (a UID, an address, or all strangers together), and the next record counts the rest.
+Invariants: a refusal of somebody whose certificate TLS accepted is always recorded, unless it merely came too often;
+that, and what anybody can cause, is recorded up to a rate per holder (a UID, an address, or all strangers together),
+and the next record counts the rest.
 """
 
 from __future__ import annotations

@@ -663,6 +663,7 @@ async def test_an_upgrade_is_not_followed(world: World, tmp_path: Path) -> None:
         answer = await client.get(headers=["connection: upgrade", "upgrade: websocket"])
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert world.app.scopes[0]["type"] == "http"
+        assert server._uvicorn.config.ws == "none"  # not even where a library for it is installed
 
 
 async def test_a_forwarded_header_does_not_change_who_is_calling(world: World) -> None:
