@@ -25,6 +25,17 @@ def serial_shown(port: int, folder) -> int:
         return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True)).serial_number
 
 
+async def test_the_time_for_a_handshake_ends_with_it(tmp_path):
+    ca, loop = real_ca(), asyncio.get_running_loop()
+    limits = DoorLimits(connections=64, handshake_timeout=1.0)
+    async with tls_door(tmp_path, ca, limits=limits) as room, room.dial(ca.issue("/a"), ca.bundle()) as channel:
+        await echo(channel)
+        later = loop.time() + 1.2
+        await eventually(lambda: loop.time() > later)
+        await echo(channel)
+        assert len({caller.connection for caller in room.service.callers}) == 1
+
+
 async def test_a_new_certificate_is_shown_from_the_next_connection_and_drops_none(tmp_path):
     ca = real_ca()
     async with tls_door(tmp_path, ca) as room, room.dial(ca.issue("/a"), ca.bundle()) as channel:

@@ -429,6 +429,17 @@ async def test_half_a_handshake_is_cut_in_time_and_does_not_keep_a_neighbour_out
     assert {record["reason"] for record in world.refusals()} == {"handshake_timeout"}
 
 
+async def test_the_time_for_a_handshake_ends_with_it(world: World) -> None:
+    limits, loop = DoorLimits(connections=64, handshake_timeout=1.0), asyncio.get_running_loop()
+    async with (
+        world.tcp(HttpOptions(limits=limits)) as server,
+        connected(server, world.context(world.ca.issue("/orders"))) as client,
+    ):
+        later = loop.time() + 1.2
+        await until(lambda: loop.time() > later)
+        assert (await client.get()).status == 200
+
+
 async def test_a_client_that_connects_and_leaves_is_not_worth_a_record(world: World) -> None:
     async with world.tcp() as server:
         async with connected(server):
