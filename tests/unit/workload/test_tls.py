@@ -151,6 +151,14 @@ async def test_a_wrong_client_is_refused_before_the_server_reads_a_byte(ca: Test
         assert handler.received == b""
 
 
+async def test_a_client_without_a_certificate_is_refused_before_the_server_reads_a_byte(ca: TestCa) -> None:
+    anonymous = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anonymous.check_hostname, anonymous.verify_mode = False, ssl.CERT_NONE
+    async with listening(server_context(ChangingIdentity.of(ca))) as (handler, port):
+        assert await is_refused(port, anonymous)
+        assert handler.received == b""
+
+
 async def test_a_refusal_can_be_found_behind_the_error_of_a_library(ca: TestCa) -> None:
     key = new_key()
     async with listening(rogue_context(_other_id(ca, key), key, server=True)) as (_, port):
