@@ -531,7 +531,7 @@ async def test_a_chunks_extension_without_end_is_refused(world: World, tmp_path:
 async def test_what_is_no_request_keeps_no_connection_open(world: World, tmp_path: Path) -> None:
     """An empty line before a request is skipped (RFC 9112 2.2), and so is a body that nobody wanted."""
     async with (
-        world.unix(tmp_path / "s", HttpOptions(FAST)) as server,
+        world.unix(tmp_path / "s", HttpOptions(HttpBounds(keep_alive=0.2))) as server,
         connected(server) as empty,
         connected(server) as late,
     ):
@@ -566,7 +566,7 @@ async def test_a_slow_body_ends_the_connection(world: World, tmp_path: Path) -> 
 
 
 async def test_each_part_of_each_request_has_its_own_time(world: World, tmp_path: Path) -> None:
-    heads, bodies = HttpOptions(HttpBounds(head_timeout=0.15)), HttpOptions(HttpBounds(body_timeout=0.15))
+    heads, bodies = HttpOptions(HttpBounds(head_timeout=0.5)), HttpOptions(HttpBounds(body_timeout=0.5))
     async with world.unix(tmp_path / "h", heads) as server, connected(server) as client:
         assert (await client.get()).status == 200
         await client.send(b"GET / HTTP/1.1\r\nho")
@@ -612,16 +612,16 @@ async def test_a_big_response_is_not_cut_while_it_is_being_read(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written at once, to a reader that needs longer for it than for any part."""
-    bounds, loop = HttpBounds(write_timeout=0.5), asyncio.get_running_loop()
+    bounds, loop = HttpBounds(write_timeout=1.5), asyncio.get_running_loop()
     monkeypatch.setattr(connection, "LINGER", 0.05)
-    monkeypatch.setattr(connection, "PATIENCE", 0.5)
+    monkeypatch.setattr(connection, "PATIENCE", 1.5)
     world.app.big = b"x" * 4_000_000
     async with world.unix(tmp_path / "s", HttpOptions(bounds)) as server, connected(server) as client:
         await client.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         began, read = loop.time(), 0
         while part := await client.reader.read(65536):
             read += len(part)
-            next_one = began + 1.5 * read / len(world.app.big)
+            next_one = began + 2.5 * read / len(world.app.big)
             await until(lambda: loop.time() > next_one)  # noqa: B023 - before it changes
         assert read > len(world.app.big)
 
