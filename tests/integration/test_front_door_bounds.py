@@ -244,6 +244,33 @@ async def test_a_mute_peer_is_noticed_and_a_quiet_one_is_not(tmp_path):
         assert room.service.callers[-1].connection == connection
 
 
+async def test_a_peer_that_never_greets_in_http2_is_not_waited_for(tmp_path):
+    async with unix_door(tmp_path) as room:
+        with ExitStack() as stack:
+            silent = connected(stack, room.door.address)
+            silent.setblocking(True)
+            silent.settimeout(PATIENCE)
+            heard = b""
+            while part := await asyncio.to_thread(silent.recv, 65536):
+                heard += part
+        assert heard.startswith(b"\0\0")  # grpc's own greeting, and then the end
+        await eventually(lambda: room.door.connections == 0)
+
+
+async def test_a_connection_has_so_many_calls_at_a_time(tmp_path):
+    limits = DoorLimits(connections=64, streams_per_connection=2)
+    async with unix_door(tmp_path, limits=limits) as room, room.local() as channel:
+        waiting = [channel.unary_stream("/test.Echo/Wait")(b"") for _ in range(2)]
+        for each in waiting:
+            await each.read()
+        third = asyncio.create_task(echo(channel))
+        done, _ = await asyncio.wait({third}, timeout=0.5)
+        assert not done
+        waiting[0].cancel()
+        assert await third == b"hello"
+        waiting[1].cancel()
+
+
 async def test_no_call_fails_when_connections_are_too_old(tmp_path):
     ca = real_ca()
     limits = DoorLimits(connections=64, connection_age=0.5)
