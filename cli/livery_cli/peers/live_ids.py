@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import grpc
     from click.shell_completion import CompletionItem
 
-PATIENCE = 1.0  # seconds, in all
+PATIENCE = 2.0  # seconds, in all: a machine that is busy with a deployment answers too
 _PAGE = 500
 _WORD = re.compile(r"[A-Za-z0-9._:/@+-]+")
 
