@@ -25,6 +25,7 @@ from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from livery.identity import IdentityError, Selector, TrustDomain
+from livery.identity.certificates import MAX_RSA_EXPONENT, names_fault
 from livery_ca.attest.attestor import AttestationRefused, MalformedEvidence
 from livery_ca.attest.pop_twin import twin_of
 
@@ -78,17 +79,27 @@ def read_chain(ders: Sequence[bytes], limits: ChainLimits) -> tuple[x509.Certifi
         try:
             cert = x509.load_der_x509_certificate(der)
             key = cert.public_key()
-            cert.extensions  # noqa: B018 - read lazily: provoke its failure here and not in the middle of verifying
+            # Read lazily: provoke their failure here and not in the middle of verifying.
+            _ = cert.extensions, cert.subject, cert.issuer, cert.not_valid_before_utc, cert.not_valid_after_utc
             if cert.serial_number <= 0:  # RFC 5280 4.1.2.2
                 raise ValueError("its serial number is not positive")
             if not der.endswith(b"\x00" + cert.signature):  # X.690 8.6.2.2: before the bits, how many are left out
                 raise ValueError("its signature is not of whole bytes")
         except FAULTS as cause:
             raise MalformedEvidence(f"unable to parse {which}", why=str(cause)[:200]) from cause
-        if isinstance(key, rsa.RSAPublicKey) and key.key_size > limits.max_rsa_key_size:
-            raise MalformedEvidence(f"{which} key size too large")
+        if isinstance(key, rsa.RSAPublicKey):
+            _check_rsa(key, which, limits)
         chain.append(cert)
+    if fault := names_fault(chain):
+        raise MalformedEvidence("unable to verify the certificates", why=fault)
     return tuple(chain)
+
+
+def _check_rsa(key: rsa.RSAPublicKey, which: str, limits: ChainLimits) -> None:
+    if key.key_size > limits.max_rsa_key_size:
+        raise MalformedEvidence(f"{which} key size too large")
+    if key.public_numbers().e > MAX_RSA_EXPONENT:
+        raise MalformedEvidence(f"{which} public exponent too large")
 
 
 def verify_chain(

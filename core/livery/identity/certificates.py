@@ -10,6 +10,7 @@ into, are always looked at through this module.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from cryptography import x509
@@ -25,6 +26,8 @@ MIN_RSA_BITS = 2048
 MAX_LEAF_RSA_BITS = 4096
 MAX_AUTHORITY_RSA_BITS = 8192  # verifying costs the square of the size, and a stranger chooses when
 MAX_RSA_EXPONENT = 2**31 - 1  # as Go's library: one as long as the modulus makes verifying as slow as signing
+
+MAX_NAME_CHECKS = 10_000  # of a name against a name constraint, in a chain that nobody has vouched for yet
 
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 _FAULTS = (
@@ -121,6 +124,25 @@ def _rsa_fault(key: rsa.RSAPublicKey, max_bits: int) -> str:
     if not MIN_RSA_BITS <= key.key_size <= max_bits:
         return f"RSA of {key.key_size} bits is not within {MIN_RSA_BITS} and {max_bits}"
     return "" if key.public_numbers().e <= MAX_RSA_EXPONENT else "RSA with a public exponent of more than 31 bits"
+
+
+def names_fault(chain: Sequence[x509.Certificate]) -> str:
+    """Why a chain costs too much: path builders compare names with name constraints before any signature."""
+    try:
+        names, constraints = sum(map(_count_names, chain)), sum(map(_count_constraints, chain))
+    except Unreadable as e:
+        return str(e)
+    fits = names * constraints <= MAX_NAME_CHECKS
+    return "" if fits else f"{names} names under {constraints} name constraints are more than we compare"
+
+
+def _count_names(cert: x509.Certificate) -> int:
+    return len(extension(cert, x509.SubjectAlternativeName) or ())
+
+
+def _count_constraints(cert: x509.Certificate) -> int:
+    found = extension(cert, x509.NameConstraints)
+    return len(found.permitted_subtrees or ()) + len(found.excluded_subtrees or ()) if found else 0
 
 
 def key_bytes(cert: x509.Certificate) -> bytes:

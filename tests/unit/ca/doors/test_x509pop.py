@@ -23,7 +23,7 @@ from livery_ca.attest.pop_chain import ChainLimits
 from livery_ca.attest.pop_twin import twin_of
 from livery_ca.attest.x509pop import X509PopAttestor
 from tests.fakes.clock import START
-from tests.pki import TestCa, Twist, new_key, usage
+from tests.pki import TestCa, Twist, new_key, unreadable_name, usage
 from tests.unit.ca.doors.values import HOUR, OURS
 
 SIGNS = usage(digital_signature=True)
@@ -253,6 +253,29 @@ async def test_an_rsa_16384_key_is_refused_before_any_signature_is_checked(place
     chain = (huge,) if place == "leaf" else (sound[0], huge)
     with pytest.raises(MalformedEvidence, match=f"{place} certificate.* key size too large"):
         await attest(chain, never)
+
+
+async def test_an_rsa_exponent_that_makes_verifying_slow_is_refused_before_any_signature_is_checked() -> None:
+    """By an authority that is not ours, as above."""
+    _, slow = chain_of(TestCa("nodes.test", now=START, spiffe_id=None), key=new_key("rsa-slow"))
+    with pytest.raises(MalformedEvidence, match="leaf certificate public exponent too large"):
+        await attest(slow, never)
+
+
+async def test_names_and_name_constraints_cannot_be_multiplied_without_end() -> None:
+    subtrees = [x509.DNSName(f"{n}.test") for n in range(101)]
+    stranger = TestCa("nodes.test", now=START, spiffe_id=None)
+    constrained = stranger.intermediate(spiffe_id=None, extra=[(x509.NameConstraints(None, subtrees), True)])
+    _, chain = chain_of(constrained, uri="x509pop://example.org/a/b", dns_names=[f"{n}.example" for n in range(99)])
+    with pytest.raises(MalformedEvidence, match="unable to verify the certificates: 100 names under 101"):
+        await attest(chain, never)
+
+
+async def test_a_certificate_whose_subject_is_no_text_is_refused_as_one_that_cannot_be_parsed() -> None:
+    _, (leaf, *_) = chain_of(ROOT)
+    broken = x509.load_der_x509_certificate(unreadable_name(leaf))
+    with pytest.raises(MalformedEvidence, match="unable to parse leaf certificate"):
+        await attest((broken,), never)
 
 
 @pytest.mark.parametrize(
