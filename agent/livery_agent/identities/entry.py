@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from livery.identity import Selector, SpiffeId, TrustDomain
 
-MAX_HINT = 1024  # bytes (SPIFFE Workload API 5.2.1: longer hints SHOULD NOT be supported)
+MAX_HINT = 1024  # bytes (SPIFFE Workload API 8: longer hints SHOULD NOT be supported)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Entry:
 def matching(entries: Iterable[Entry], attested: frozenset[Selector]) -> tuple[Entry, ...]:
     """The entries that describe a workload, oldest first; of those with the same hint only the oldest keeps its place.
 
-    Hints are unique within one answer (SPIFFE Workload API 5.2.1), and an empty hint is no hint.
+    Hints are unique within one answer (SPIFFE Workload API 8), and an empty hint is no hint.
     """
     taken: set[str] = set()
     kept = []

@@ -21,7 +21,7 @@ import grpc.aio
 
 from livery.errors import Kind, LiveryError
 
-# SPIFFE_Workload_Endpoint 4: every request says that it means the Workload API.
+# SPIFFE_Workload_Endpoint 3: every request says that it means the Workload API.
 WORKLOAD_HEADER = (("workload.spiffe.io", "true"),)
 
 

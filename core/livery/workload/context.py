@@ -3,8 +3,8 @@
 Owns: `X509Context`, the coherent state of one message, and the reading of X.509 and JWT bundle messages. Does not own:
 the stream they come on (`watch`). Pure.
 
-Invariants: a message is the full state, so nothing of an earlier one survives it (Workload API 4.2); a message with a
-mandatory field missing or malformed is refused whole (4.3), never half used. Errors name the field, not its content.
+Invariants: a message is the full state, so nothing of an earlier one survives it (Workload API 4.3); a message with a
+mandatory field missing or malformed is refused whole (4.5), never half used. Errors name the field, not its content.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def read_jwt_svids(message: workload_api.JWTSVIDResponse) -> tuple[JwtSvid, ...]
     if not message.svids:
         raise _malformed("it holds no SVID")
     with _Reading("a JWT-SVID"):
-        svids = tuple(JwtSvid.parse_unverified(each.svid) for each in message.svids)
+        svids = tuple(JwtSvid.parse_unverified(each.svid, each.hint) for each in message.svids)
         if any(svid.id != SpiffeId.parse(each.spiffe_id) for svid, each in zip(svids, message.svids, strict=True)):
             raise _malformed("spiffe_id is not the token's")
     return svids

@@ -30,7 +30,7 @@ from livery.workload.endpoint import find_endpoint, grpc_target
 from livery.workload.errors import NotEntitled, WorkloadError
 from livery.workload.watch import Watch, problem_of
 
-# Workload Endpoint 4: without it the server must refuse.
+# Workload Endpoint 3: without it the server must refuse.
 _METADATA: Final = (("workload.spiffe.io", "true"),)
 _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),

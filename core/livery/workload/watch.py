@@ -111,7 +111,7 @@ class Watch(Generic[M, T]):
         try:
             state = self._read(message)
         except MalformedResponse as error:
-            # Workload API 4.3: report, discard the message, keep the stream.
+            # Workload API 4.5: report, discard the message, keep the stream.
             self._problem = error
             log.warning("a message of the Workload API was discarded", stream=self._name, reason=str(error))
             self._news.set()

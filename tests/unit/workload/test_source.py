@@ -354,12 +354,12 @@ async def test_no_key_or_token_is_in_any_repr_or_log(
 async def test_a_jwt_svid_is_fetched_for_an_audience(api: FakeWorkloadApi, ca: TestCa) -> None:
     await api.say(message(ca))
     api.jwt_answer = workload_api.JWTSVIDResponse(
-        svids=[workload_api.JWTSVID(spiffe_id="spiffe://example.org/a", svid=ca.jwt_svid("/a", "them"))]
+        svids=[workload_api.JWTSVID(spiffe_id="spiffe://example.org/a", svid=ca.jwt_svid("/a", "them"), hint="out")]
     )
     async with WorkloadSource(api.endpoint) as source:
         svid = await source.fetch_jwt("them", SpiffeId.parse("spiffe://example.org/a"))
         await source.fetch_jwt(["one", "two"])
-    assert (str(svid.id), svid.audience) == ("spiffe://example.org/a", ("them",))
+    assert (str(svid.id), svid.audience, svid.hint) == ("spiffe://example.org/a", ("them",), "out")
     assert (list(api.jwt_requests[0].audience), api.jwt_requests[0].spiffe_id) == (["them"], "spiffe://example.org/a")
     assert (list(api.jwt_requests[1].audience), api.jwt_requests[1].spiffe_id) == (["one", "two"], "")
 

@@ -101,7 +101,7 @@ def validity_lies_within_the_issuers(draft: Draft[Plan]) -> str:
 
 
 def alternative_name_is_critical_when_the_subject_is_empty(draft: Draft[Plan]) -> str:
-    """RFC 5280 4.1.2.6 (X509-SVID 2): critical with an empty subject, else not."""
+    """RFC 5280 4.1.2.6 (X509-SVID 3.1): critical with an empty subject, else not."""
     _, critical = draft.extension(x509.SubjectAlternativeName)
     empty = not draft.certificate.subject.rdns
     if critical is not empty:
