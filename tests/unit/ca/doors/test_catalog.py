@@ -69,6 +69,13 @@ async def test_after_the_first_time_only_what_has_changed_is_read(store: Store) 
     assert await ids_of(catalog) == ["a", "b"]
 
 
+async def test_more_changes_than_are_read_at_once_are_all_followed(store: Store, catalog: Catalog) -> None:
+    assert await ids_of(catalog) == []
+    made = [an_entry(f"{number:04}", AGENT.path, f"/w{number}") for number in range(1001)]
+    await asyncio.gather(*(store.entries.create(entry) for entry in made))
+    assert await ids_of(catalog) == [entry.id for entry in made]
+
+
 async def test_an_id_that_is_deleted_and_made_anew_is_the_new_entry(store: Store, catalog: Catalog) -> None:
     await store.entries.create(an_entry("a", AGENT.path, "/old"))
     assert await ids_of(catalog) == ["a"]

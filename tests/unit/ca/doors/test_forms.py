@@ -25,6 +25,7 @@ UID = types_api.Selector(type="unix", value="uid:1")
     [
         (0, "", Page()),
         (-1, "7", Page()),
+        (0, "7", Page()),
         (5, "", Page(5)),
         (5, "7", Page(5, 7)),
         (5, str(2**63 - 1), Page(5, 2**63 - 1)),

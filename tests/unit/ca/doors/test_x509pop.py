@@ -17,10 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_ds
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID, NameOID
 
-from livery_ca.attest import pop_chain
+from livery_ca.attest import pop_chain, pop_twin
 from livery_ca.attest.attestor import AttestationRefused, Attested, Evidence, MalformedEvidence
 from livery_ca.attest.pop_chain import ChainLimits
-from livery_ca.attest.pop_twin import twin_of
 from livery_ca.attest.x509pop import X509PopAttestor
 from tests.fakes.clock import START
 from tests.pki import TestCa, Twist, new_key, unreadable_name, usage
@@ -131,7 +130,7 @@ async def test_a_certificate_signed_with_ecdsa_has_two_forms_that_know_of_each_o
     """Nobody needs a key to write the second one: were it another node's, a ban of the first would keep nobody out."""
     issuer = TestCa("nodes.test", kind, now=START, spiffe_id=None)
     key, (leaf,) = chain_of(issuer)
-    other = twin_of(leaf, issuer.certificate)
+    other = pop_twin.twin_of(leaf, issuer.certificate)
     assert other is not None
     twin = x509.load_der_x509_certificate(other)
     assert (twin.tbs_certificate_bytes, twin == leaf) == (leaf.tbs_certificate_bytes, False)
@@ -142,6 +141,14 @@ async def test_a_certificate_signed_with_ecdsa_has_two_forms_that_know_of_each_o
     assert one.agent_id != two.agent_id
     assert (one.twins, two.twins) == ((two.agent_id,), (one.agent_id,))
     assert one.selectors == two.selectors
+
+
+@pytest.mark.parametrize(
+    ("size", "header"), [(0, "0300"), (127, "037f"), (128, "038180"), (255, "0381ff"), (256, "03820100")]
+)
+def test_the_other_form_is_der_whatever_its_length(size: int, header: str) -> None:
+    """X.690 8.1.3: a length has a byte of its own up to 127, and is counted from 128 on."""
+    assert pop_twin._der(0x03, b"x" * size) == bytes.fromhex(header) + b"x" * size
 
 
 async def test_a_certificate_signed_with_rsa_has_one_form() -> None:
@@ -358,18 +365,22 @@ async def test_a_spoilt_proof_is_refused(kind: str, spoil: dict[str, bytes], why
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "why"),
+    ("kind", "answer", "error", "why"),
     [
-        (b"", MalformedEvidence, "unable to unmarshal challenge response"),
-        (b"{" * 9000, MalformedEvidence, "unable to unmarshal challenge response"),
-        (b"{}", AttestationRefused, "expecting ECDSA response"),
-        (b'{"rsa_signature": {"nonce": "", "signature": ""}}', AttestationRefused, "expecting ECDSA response"),
+        ("P-256", b"", MalformedEvidence, "unable to unmarshal challenge response"),
+        ("P-256", b"{" * 9000, MalformedEvidence, "unable to unmarshal challenge response"),
+        ("P-256", b"{}", AttestationRefused, "expecting ECDSA response"),
+        ("P-256", b'{"rsa_signature": {"nonce": "", "signature": ""}}', AttestationRefused, "expecting ECDSA response"),
+        ("rsa-2048", b"{}", AttestationRefused, "expecting RSA response"),
+        ("rsa-2048", b'{"ecdsa_signature": {"r": "", "s": ""}}', AttestationRefused, "expecting RSA response"),
     ],
 )
-async def test_an_answer_that_is_no_proof_is_refused(answer: bytes, error: type[Exception], why: str) -> None:
+async def test_an_answer_that_is_no_proof_is_refused(
+    kind: str, answer: bytes, error: type[Exception], why: str
+) -> None:
     async def agent(_challenge: bytes) -> bytes:
         return answer
 
-    _, chain = chain_of(ROOT)
+    _, chain = chain_of(ROOT, key=new_key(kind))
     with pytest.raises(error, match=why):
         await attest(chain, agent)
