@@ -166,6 +166,24 @@ async def test_hazard_25_with_the_ca_away_streams_stay_open_and_silent_and_expir
         call.cancel()
 
 
+async def test_hazard_25_an_open_stream_whose_svid_ended_stays_silent_while_other_things_change():
+    """Signing fails and everything else works: the client keeps what it has, and is not sent away."""
+    async with town(entry("orders"), start=False) as here, here.client() as stub:
+        here.ca.orders.svid_ttl = timedelta(seconds=4)
+        await here.start_agent()
+        call = stub.FetchX509SVID(X509, metadata=HEADER)
+        await read(call)
+        here.ca.orders.lose_reply.add("BatchNewX509SVID")
+        await here.until(lambda account: account["identities"][0]["state"] == "expired")
+        reading = asyncio.ensure_future(call.read())
+        here.ca.add(entry("others", Selector.parse("unix:uid:987654")))
+        await here.until(lambda account: len(account["identities"]) == 2)
+        here.ca.orders.svid_ttl = timedelta(hours=1)
+        here.ca.orders.lose_reply.clear()
+        assert (await asyncio.wait_for(reading, 20)).svids
+        call.cancel()
+
+
 async def test_hazard_25_a_rotation_reaches_an_open_stream_and_no_workload_is_ever_without():
     """2 s SVIDs for 6 s: each message comes well before the last one's end."""
     async with town(entry("orders"), start=False) as here, here.client() as stub:

@@ -140,6 +140,17 @@ async def test_WL_5_the_first_answer_comes_at_once_and_later_ones_with_their_cau
     stream.cancel()
 
 
+async def test_WL_5_what_changes_for_others_alone_is_no_message(ours: Town, api: Stub):
+    stream = api.FetchX509SVID(X509, metadata=HEADER)
+    before = await read(stream)
+    ours.ca.add(entry("others", NOBODY))
+    await ours.until(lambda account: len([i for i in account["identities"] if i["serial"]]) == 3)
+    ours.ca.revise("orders")
+    after = await read(stream)
+    assert after.svids[0].x509_svid != before.svids[0].x509_svid, "the next message is of our own change"
+    stream.cancel()
+
+
 async def test_WL_6_a_bundle_or_svid_that_is_gone_is_gone_from_the_next_message(ours: Town, api: Stub):
     partner = TestCa(PARTNER, now=ours.clock.now())
     ours.ca.orders.federated["partner.test"] = partner.bundle()
