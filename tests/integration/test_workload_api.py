@@ -224,6 +224,14 @@ async def test_WL_12_who_is_not_entitled_is_denied(rpc: str):
         assert await refusal(call(stub, rpc)) == (grpc.StatusCode.PERMISSION_DENIED, "no identity issued")
 
 
+async def test_WL_12_who_is_not_entitled_has_our_own_bundles_if_so_configured_and_nothing_else():
+    async with town(entry("others", NOBODY), allow_unauthenticated_verifiers=True) as here, here.client() as stub:
+        for rpc in ("FetchX509Bundles", "FetchJWTBundles"):
+            assert list((await call(stub, rpc)).bundles) == ["spiffe://example.org"]
+        for rpc in ("FetchX509SVID", "FetchJWTSVID"):
+            assert (await refusal(call(stub, rpc)))[0] is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def test_WL_12_when_entitlement_ends_every_stream_ends_with_it(ours: Town, api: Stub):
     streams = [getattr(api, rpc)(request, metadata=HEADER) for rpc, request in STREAMS.items()]
     for stream in streams:
@@ -291,6 +299,15 @@ async def test_WL_16_validation_gives_id_and_claims_and_refuses_what_is_not_true
         "not.a.token",
     ):
         assert (await refusal(validate(wrong)))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_WL_16_who_has_no_identity_may_ask_whether_a_token_is_true():
+    """The answer holds what the token holds."""
+    async with town(entry("others", NOBODY)) as here, here.client() as stub:
+        here.ca.pki.now = here.clock.now()
+        token = here.ca.pki.jwt_svid("/others", "them")
+        request = workload_api.ValidateJWTSVIDRequest(audience="them", svid=token)
+        assert (await stub.ValidateJWTSVID(request, metadata=HEADER)).spiffe_id == "spiffe://example.org/others"
 
 
 async def test_WL_16_of_a_foreign_token_only_registered_claims_are_passed_on(ours: Town, api: Stub):
