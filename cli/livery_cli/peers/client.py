@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -98,7 +99,8 @@ def target(address: str) -> str:
     """`unix:/p`, `unix:///p` and `tcp://ip:port` as gRPC takes them; a bare path is taken for a unix socket."""
     path = socket_path(address)
     # SPIFFE_Workload_Endpoint 4: the endpoint's scheme is unix or tcp.
-    return address.removeprefix("tcp://") if path is None else f"unix:{path}"
+    # gRPC reads a URI: what is not encoded of a path's "%", "?" and "#" means something else there.
+    return address.removeprefix("tcp://") if path is None else f"unix:{quote(os.fsencode(path))}"
 
 
 def socket_path(address: str) -> Path | None:

@@ -106,9 +106,16 @@ async def _run(settings: Settings, clock: Clock) -> bool | None:
             clock=clock,
         )
         stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _stopping():
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         return await Supervisor(settings, parts).run(stop)
+
+
+def _stopping() -> Iterator[signal.Signals]:
+    """The signals that stop it; not the end of its terminal where it was started to outlive that (nohup)."""
+    yield from (signal.SIGINT, signal.SIGTERM)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        yield signal.SIGHUP
 
 
 def _layout(state: Path, held: ExitStack) -> Layout:

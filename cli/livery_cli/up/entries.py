@@ -17,7 +17,7 @@ import grpc.aio
 from livery.identity import TrustBundle
 from livery.runtime.spire_types import bundle_from_wire
 from livery.wire import bundle_api, entry_api, types_api
-from livery_cli.peers.client import Peer, ca_at, check_item, from_rpc
+from livery_cli.peers.client import Peer, ca_at, check_item, from_rpc, target
 from livery_cli.peers.wire_text import id_to_wire, selectors_from_wire, selectors_to_wire
 
 _TIMEOUT = 10.0  # seconds
@@ -63,7 +63,7 @@ class Registrar:
 
     @asynccontextmanager
     async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
-        async with grpc.aio.insecure_channel(self._peer.address) as channel:
+        async with grpc.aio.insecure_channel(target(self._peer.address)) as channel:
             try:
                 yield channel
             except grpc.RpcError as error:

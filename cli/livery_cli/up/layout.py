@@ -1,4 +1,4 @@
-"""Where `livery up` keeps what: one state directory, and sockets under it or, when its path is too long, beside it.
+"""Where `livery up` keeps what: one state directory, and sockets under it or, where its path does not do, beside it.
 
 Owns: the paths and their modes. The state directory itself may be entered but not listed by others (0711), so that a
 demo service of another UID reaches the Workload API; what is secret lies in 0700 directories below it.
@@ -6,6 +6,8 @@ demo service of another UID reaches the Workload API; what is secret lies in 070
 
 from __future__ import annotations
 
+import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ from pathlib import Path
 # sun_path holds 108 bytes with its final NUL (unix(7)).
 _LONGEST_SOCKET_PATH = 107
 _LONGEST_TAIL = len("/agent/workload.sock") + 16
+# The address of a socket is a URI, and not every reader of one decodes what is encoded.
+_PLAIN = re.compile(r"[A-Za-z0-9/._~@+-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Layout:
         state = state.absolute()
         state.mkdir(mode=0o711, parents=True, exist_ok=True)
         run = state / "run"
-        if len(str(run).encode()) + _LONGEST_TAIL > _LONGEST_SOCKET_PATH:
+        if len(os.fsencode(run)) + _LONGEST_TAIL > _LONGEST_SOCKET_PATH or not _PLAIN.fullmatch(str(run)):
             run = Path(tempfile.mkdtemp(prefix="livery-"))
         layout = cls(state, run)
         for directory in (run, run / "agent", run / "policy", state / "services"):

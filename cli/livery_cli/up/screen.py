@@ -201,9 +201,9 @@ def next_commands(ready: Mapping[str, object]) -> list[str]:
     orders, inventory = (f"spiffe://{ready['trust_domain']}/{name}" for name in ("orders", "inventory"))
     command = program(sys.argv[0])
     return [
-        f"{command} inspect --agent-socket {ready['agent_socket']}",
-        f"{command} entry list --ca-socket {ready['ca_socket']}",
-        f"{command} can {orders} http:DELETE {inventory} --policy-socket {ready['policy_socket']}",
+        f"{command} inspect --agent-socket {shlex.quote(str(ready['agent_socket']))}",
+        f"{command} entry list --ca-socket {shlex.quote(str(ready['ca_socket']))}",
+        f"{command} can {orders} http:DELETE {inventory} --policy-socket {shlex.quote(str(ready['policy_socket']))}",
     ]
 
 

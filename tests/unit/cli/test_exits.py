@@ -20,7 +20,7 @@ from livery.errors import Kind, LiveryError
 from livery_cli.commands.svid_files import write_svid
 from livery_cli.exits import Exit, exit_code, tell
 from livery_cli.main import COMMANDS, livery, main, run
-from livery_cli.peers.client import Refused
+from livery_cli.peers.client import Refused, target
 
 
 class Sample(LiveryError):
@@ -112,6 +112,14 @@ def test_a_user_without_a_home_is_told_to_say_where(
     monkeypatch.setattr("livery_cli.terminal.options.state_directory", no_home)
     assert run(command) == Exit.USAGE
     assert "--state" in capsys.readouterr().err
+
+
+def test_a_socket_is_named_to_grpc_as_the_file_it_is() -> None:
+    """Which would read an address as a URI, and ask another socket or none."""
+    assert target("unix:/a b/100%41?x#y") == "unix:/a%20b/100%2541%3Fx%23y"
+    assert target("/run/m\u00fcller.sock") == "unix:/run/m%C3%BCller.sock"
+    assert target("unix:///run/a.sock") == "unix:/run/a.sock"
+    assert target("tcp://127.0.0.1:8081") == "127.0.0.1:8081"
 
 
 def test_a_configuration_to_start_from_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import errno
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +24,7 @@ from livery_cli.main import run
 from livery_cli.peers.client import Unreachable
 from livery_cli.peers.unix_http import Answer
 from livery_cli.up.board import Board, Call, Identity, Latencies
+from livery_cli.up.command import _stopping
 from livery_cli.up.entries import Registrar
 from livery_cli.up.events import Event
 from livery_cli.up.layout import Layout
@@ -306,6 +309,24 @@ def test_sockets_of_a_long_state_path_live_beside_it(tmp_path: Path) -> None:
     assert layout.borrowed_run
     assert len(str(layout.workload_socket).encode()) <= 107
     layout.run.joinpath("ca").rmdir()
+
+
+@pytest.mark.parametrize("name", ["first last", "m\u00fcller", "100%41", "a?b#c", "it's"])
+def test_sockets_of_a_state_whose_path_no_address_can_have_live_beside_it(tmp_path: Path, name: str) -> None:
+    """The address of the Workload API is a URI, and libraries differ in what they decode of it."""
+    layout = Layout.at(tmp_path / name)
+    assert layout.borrowed_run
+    assert (layout.state / "ca").is_dir()
+    shutil.rmtree(layout.run)
+
+
+def test_a_run_that_was_to_outlive_its_terminal_does() -> None:
+    assert signal.SIGHUP in set(_stopping())
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert set(_stopping()) == {signal.SIGINT, signal.SIGTERM}
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_what_is_secret_cannot_be_entered_by_others(tmp_path: Path) -> None:
