@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -125,7 +124,7 @@ def _layout(state: Path, held: ExitStack) -> Layout:
         held.enter_context(StateLock(state / "up.lock"))
         layout = Layout.at(state)
     if layout.borrowed_run:
-        held.callback(shutil.rmtree, layout.run, ignore_errors=True)
+        held.callback(layout.give_back)
     return layout
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +33,7 @@ class Layout:
         """Make the directories and return their paths; raises OSError where that is not possible."""
         state = state.absolute()
         state.mkdir(mode=0o711, parents=True, exist_ok=True)
-        run = state / "run"
-        if len(os.fsencode(run)) + _LONGEST_TAIL > _LONGEST_SOCKET_PATH or not _PLAIN.fullmatch(str(run)):
-            run = Path(tempfile.mkdtemp(prefix="livery-"))
+        run = _run(state / "run")
         layout = cls(state, run)
         for directory in (run, run / "agent", run / "policy", state / "services"):
             directory.mkdir(exist_ok=True)
@@ -47,10 +47,10 @@ class Layout:
         """Whether the sockets live in a temporary directory that goes away with this run."""
         return self.run.parent != self.state
 
-    @property
-    def lock(self) -> Path:
-        """Held while a `livery up` runs on this state."""
-        return self.state / "up.lock"
+    def give_back(self) -> None:
+        """Remove that directory, and the way to it."""
+        shutil.rmtree(self.run, ignore_errors=True)
+        (self.state / "run").unlink(missing_ok=True)
 
     @property
     def ca_socket(self) -> Path:
@@ -85,3 +85,21 @@ class Layout:
     def log(self, role: str) -> Path:
         """Where a role's log goes."""
         return self.state / "logs" / f"{role}.log"
+
+
+def _run(run: Path) -> Path:
+    """Where the sockets are: this path if it does, else a temporary directory to which it leads."""
+    if run.is_symlink():  # of a run that was killed; its state is ours alone now
+        _remove_own(run.readlink())
+        run.unlink()
+    if len(os.fsencode(run)) + _LONGEST_TAIL <= _LONGEST_SOCKET_PATH and _PLAIN.fullmatch(str(run)):
+        return run
+    borrowed = Path(tempfile.mkdtemp(prefix="livery-"))
+    run.symlink_to(borrowed)
+    return borrowed
+
+
+def _remove_own(directory: Path) -> None:
+    with suppress(OSError):
+        if directory.lstat().st_uid == os.geteuid():
+            shutil.rmtree(directory)

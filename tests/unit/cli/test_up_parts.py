@@ -188,7 +188,7 @@ class Alone(Supervisor):
     """Nothing but the watching: there is no process."""
 
     def __init__(self, state: Path, *, starts: bool = True) -> None:
-        layout = Layout.at(state)
+        layout = Layout(state, state)
         settings = Settings(state, "td", timedelta(seconds=30), 50, True, timedelta(hours=1), "json")
         roles = Roles(settings, layout, NodeIdentity(state, state, state), {})
         self.screen, self._starts = Unread(), starts
@@ -308,7 +308,21 @@ def test_sockets_of_a_long_state_path_live_beside_it(tmp_path: Path) -> None:
     layout = Layout.at(deep)
     assert layout.borrowed_run
     assert len(str(layout.workload_socket).encode()) <= 107
-    layout.run.joinpath("ca").rmdir()
+    assert (deep / "run" / "ca").is_dir(), "from the state, one still gets there"
+    layout.give_back()
+    assert not layout.run.exists()
+    assert not (deep / "run").is_symlink()
+
+
+def test_what_a_killed_run_borrowed_goes_away_at_the_next_start(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 90)
+    killed = Layout.at(deep).run
+    again = Layout.at(deep).run
+    assert (killed.exists(), again.is_dir()) == (False, True)
+    shutil.rmtree(again)
+    last = Layout.at(deep).run
+    assert last.is_dir(), "also when it was gone already"
+    shutil.rmtree(last)
 
 
 @pytest.mark.parametrize("name", ["first last", "m\u00fcller", "100%41", "a?b#c", "it's"])
