@@ -28,6 +28,8 @@ from livery.workload import (
     WorkloadSource,
     X509Context,
 )
+from livery.workload.watch import WELL_AFTER, Watch
+from tests.fakes.clock import FakeClock
 from tests.fakes.workload_api import FakeWorkloadApi, x509_message
 from tests.pki import TestCa
 
@@ -433,3 +435,26 @@ async def test_an_expired_token_is_refused(api: FakeWorkloadApi, ca: TestCa) -> 
     async with WorkloadSource(api.endpoint) as source:
         with pytest.raises(UntrustedJwtSvid):
             await source.validate_jwt(ca.jwt_svid("/a", "us", -timedelta(hours=1)), "us")
+
+
+async def test_a_stream_that_was_well_for_a_while_is_opened_again_at_once() -> None:
+    """And those that end at once are not: the fourth of these lasts, the others do not."""
+    clock, slept, opened = FakeClock(), [], 0
+
+    async def stream() -> AsyncIterator[None]:
+        nonlocal opened
+        opened += 1
+        clock.advance(WELL_AFTER if opened == 4 else 0)
+        for nothing in ():
+            yield nothing
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock.advance(seconds)
+        await asyncio.sleep(0)
+
+    clock.sleep = sleep  # type: ignore[method-assign]  # it waits for nobody
+    following = asyncio.create_task(Watch("a stream", stream, lambda message: message, clock).run())
+    await until(lambda: len(slept) >= 6)
+    following.cancel()
+    assert [seconds > 0 for seconds in slept[:6]] == [False, True, True, False, True, True]
