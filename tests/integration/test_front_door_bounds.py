@@ -244,6 +244,31 @@ async def test_a_mute_peer_is_noticed_and_a_quiet_one_is_not(tmp_path):
         assert room.service.callers[-1].connection == connection
 
 
+def _answer_until_quiet(sock: socket.socket) -> None:
+    """Be a client that acknowledges SETTINGS and PING (RFC 9113 6.5.3, 6.7), until there was nothing for a while."""
+    sock.settimeout(0.5)
+    with suppress(TimeoutError), sock.makefile("rb") as frames:
+        while head := frames.read(9):
+            payload = frames.read(int.from_bytes(head[:3]))
+            if head[3:5] == b"\4\0":
+                sock.sendall(b"\0\0\0\4\1\0\0\0\0")
+            elif head[3:5] == b"\6\0":
+                sock.sendall(b"\0\0\x08\6\1\0\0\0\0" + payload)
+
+
+@pytest.mark.parametrize("says", [PREFACE + SETTINGS, http2_call("/test.Echo/Wait", b"")], ids=["idle", "in a call"])
+async def test_a_peer_that_falls_mute_after_all_was_well_is_noticed(tmp_path, says):
+    limits = DoorLimits(connections=64, mute=1.0, mute_timeout=0.5)
+    async with unix_door(tmp_path, limits=limits) as room:
+        with ExitStack() as stack:
+            peer = connected(stack, room.door.address)
+            peer.setblocking(True)
+            peer.sendall(says)
+            await asyncio.to_thread(_answer_until_quiet, peer)
+            assert room.door.connections == 1
+            await eventually(lambda: room.door.connections == 0)
+
+
 async def test_a_peer_that_never_greets_in_http2_is_not_waited_for(tmp_path):
     async with unix_door(tmp_path) as room:
         with ExitStack() as stack:
