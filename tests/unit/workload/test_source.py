@@ -458,3 +458,17 @@ async def test_a_stream_that_was_well_for_a_while_is_opened_again_at_once() -> N
     await until(lambda: len(slept) >= 6)
     following.cancel()
     assert [seconds > 0 for seconds in slept[:6]] == [False, True, True, False, True, True]
+
+
+async def test_a_message_that_says_what_is_known_tells_nobody() -> None:
+    heard: list[str | None] = []
+
+    async def stream() -> AsyncIterator[str]:
+        for message in ("first", "first", "second"):
+            yield message
+        await asyncio.Event().wait()
+
+    following = asyncio.create_task(Watch("a stream", stream, str, FakeClock(), heard.append).run())
+    await until(lambda: "second" in heard)
+    following.cancel()
+    assert heard == ["first", "second"]
