@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,26 @@ async def test_a_socket_uid_that_is_not_admitted_is_403_and_still_administers(tm
         assert answer.status == 403
         assert (await curl("http://policy/admin/version", *server.over_socket)).status == 200
         assert server.ready == {"socket": f"unix:{server.socket}"}
+
+
+async def test_what_is_read_at_most_is_as_configured(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"max_body": "2MiB", "max_evaluations": 2, "listen_port": None}
+    call = get()
+    http: Any = call.context["http"]
+    large = replace(call, context={"http": {**http, "query": "x" * 1_500_000}})
+    async with running(tmp_path, **settings) as server:
+        async with RemoteDecider(f"unix:{server.socket}", timeout=20) as decider:
+            assert (await decider.decide(large)).reason is Reason.PERMITTED
+        for items, status in ((2, 200), (3, 400)):
+            batch = question(evaluations=[{}] * items)
+            answer = await curl("http://policy/access/v1/evaluations", *server.over_socket, document=batch)
+            assert answer.status == status
+
+
+async def test_others_may_pass_through_the_sockets_directory_and_not_look_around_in_it(tmp_path: Path) -> None:
+    async with running(tmp_path, socket=tmp_path / "run" / "policy" / "api.sock", listen_port=None) as server:
+        assert Path(server.socket).parent.stat().st_mode & 0o777 == 0o711
+        assert Path(server.socket).stat().st_mode & 0o777 == 0o666
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -340,6 +341,25 @@ async def test_cancellation_is_not_swallowed() -> None:
 async def test_nobody_at_the_socket_is_no_decision(tmp_path: Any) -> None:
     async with RemoteDecider(f"unix:{tmp_path}/none.sock") as decider:
         assert (await decider.decide(get())).reason is Reason.NO_DECISION
+
+
+async def test_a_proxy_of_the_environment_never_sees_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever answers decides; the socket is what was named, and nothing else is asked."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}}")
+        writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 17\r\nconnection: close\r\n\r\n{"decision":true}')
+        writer.close()
+
+    async with (
+        await asyncio.start_unix_server(answer, tmp_path / "s"),
+        RemoteDecider(f"unix:{tmp_path}/s", timeout=20) as decider,
+    ):
+        assert (await decider.decide(get())).allowed
 
 
 def test_an_address_that_is_no_socket_needs_a_client() -> None:

@@ -80,6 +80,12 @@ def test_a_context_that_cannot_be_read_is_a_denial_and_no_crash(policies: Path, 
     assert can(Wish(ORDERS, "GET", INVENTORY, context), policies, AT)["reason"] == "bad_context"
 
 
+@pytest.mark.parametrize("context", [{}, {"http": {"path": "/"}}])
+def test_a_caller_is_taken_for_verified(policies: Path, context: dict[str, object]) -> None:
+    (policies / "v.cedar").write_text('@id("v") permit(principal, action, resource) when { context.peer.verified };')
+    assert can(Wish(ORDERS, "GET", INVENTORY, context), policies, AT)["policies"] == ["v/v"]
+
+
 def test_nothing_is_assumed_for_grpc_and_connections(policies: Path) -> None:
     for action in ("grpc", "connect"):
         told = can(Wish(ORDERS, action, INVENTORY), policies, AT)
