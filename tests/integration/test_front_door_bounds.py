@@ -204,6 +204,23 @@ async def test_an_idle_anonymous_connection_ends_and_a_busy_or_known_one_stays(t
         assert room.service.callers[-1].connection == connection
 
 
+async def test_a_stranger_may_send_so_much_and_who_is_known_as_much_as_a_message_holds(tmp_path):
+    """Whatever the calls: what has come of messages that are not whole yet is held, for 256 of them a connection."""
+    ca = real_ca()
+    limits = DoorLimits(connections=64, anonymous_bytes=64 * 1024)
+    async with (
+        tls_door(tmp_path, ca, limits=limits) as room,
+        room.dial(None, ca.bundle()) as stranger,
+        room.dial(ca.issue("/a"), ca.bundle()) as known,
+    ):
+        assert await echo(stranger, bytes(16 * 1024))
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await echo(stranger, bytes(64 * 1024))
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert await echo(stranger), "over a new connection"
+        assert await echo(known, bytes(MIB))
+
+
 @pytest.mark.parametrize("door", ["unix", "tls"])
 async def test_a_client_that_never_reads_stops_its_sender_and_nobody_else(tmp_path, door):
     ca = real_ca()

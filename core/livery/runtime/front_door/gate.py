@@ -1,7 +1,7 @@
 """What the arrivals at one front door share: the seats, the table, and the way through to grpc.
 
-Owns: letting an authenticated connection in (table first, then the splice) and closing it again. Does not own: who may
-come in (`arrivals`).
+Owns: letting an authenticated connection in (table first, then the splice), how much a stranger may send over it, and
+closing it again. Does not own: who may come in (`arrivals`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Gate:
     async def _splice(self, connection: Connection) -> None:
         if connection.is_lost:
             return
-        inner = End(self.limits.buffered, self.census)
+        inner = self._inner_end(connection)
         try:
             await connect_private(Path(connection.caller.connection), self.server_path, lambda: inner)
         except OSError as error:
@@ -68,12 +68,39 @@ class Gate:
         inner.flow()
         connection.outer.flow()
 
+    def _inner_end(self, connection: Connection) -> End:
+        if not connection.caller.is_anonymous:
+            return End(self.limits.buffered, self.census)
+
+        def exceeded() -> None:
+            self.refusals.count("anonymous_bytes")
+            connection.end()
+
+        return _BoundedEnd(self.limits.buffered, self.census, self.limits.anonymous_bytes, exceeded)
+
     async def close(self) -> None:
         """Close every connection."""
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.census.close()
+
+
+class _BoundedEnd(End):
+    """An end that sends no more than so many bytes in all."""
+
+    def __init__(self, buffered: int, watcher: Census, most: int, exceeded: Callable[[], None]) -> None:
+        super().__init__(buffered, watcher)
+        self._left = most
+        self._exceeded = exceeded
+
+    def send(self, data: bytes) -> None:
+        """Write to the peer, unless it was enough."""
+        self._left -= len(data)
+        if self._left < 0:
+            self._exceeded()
+        else:
+            super().send(data)
 
 
 async def connect_private(name: Path, server: Path, protocol: Callable[[], End]) -> None:

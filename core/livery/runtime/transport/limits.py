@@ -43,6 +43,7 @@ class DoorLimits:
     anonymous_per_address: int = 128  # anonymous and half-shaken ones; IPv6 counts by /64
     anonymous_idle: float = 30.0  # without a call
     anonymous_age: float = 300.0  # calls or not: nothing a stranger may ask for takes longer
+    anonymous_bytes: int = 1024 * 1024  # from each in all: grpc holds what has come of a message until it is whole
     per_identity: int = 64  # one SPIFFE ID
     per_uid: int = 1536  # one effective UID on a unix socket
     buffered: int = 128 * 1024  # per direction, before the sender is made to wait
