@@ -10,16 +10,15 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from livery.identity import BundleMap, SpiffeId, TrustBundle, TrustDomain, X509Svid
 from livery.runtime.audit import Audit, AuditLog
 from livery.runtime.clock import Clock
 from livery.runtime.dialer import Dialer
-from livery.runtime.files import StateLock, private_directory, sweep_leftovers
+from livery.runtime.files import StateLock, passable_directory, private_directory, sweep_leftovers
 from livery.runtime.front_door import FrontDoor
 from livery.runtime.http import HttpOptions, HttpServer
 from livery.runtime.logging import configure, get_logger
@@ -36,7 +35,6 @@ from livery_agent.doors.admin import AdminDoor
 from livery_agent.doors.health import Health
 from livery_agent.doors.places import Places
 from livery_agent.doors.workload_api import DoorParts, WorkloadApi
-from livery_agent.errors import UnusableConfig
 from livery_agent.identities.jwt_svids import JwtSvids
 from livery_agent.identities.snapshot import Snapshot, Snapshots
 from livery_agent.inspection.document import Scene
@@ -215,7 +213,7 @@ class Agent:
         stack.push_async_callback(self._jwt_svids.close)
         stack.callback(self._unix.close)
         for socket in (self._config.workload_socket, self._config.admin_socket):
-            _reachable_parent(socket)
+            passable_directory(socket.parent)
         door, admin = self._workload_door(), self._admin_server()
         await door.start()
         stack.push_async_callback(door.stop, STOP_GRACE)
@@ -264,19 +262,6 @@ class Agent:
 
 def _is_ours(uid: int) -> bool:
     return uid in (0, os.geteuid())
-
-
-def _reachable_parent(socket: Path) -> None:
-    """Make the directory of a socket, if it is not there: others may pass through it and not look around."""
-    try:
-        for directory in reversed([parent for parent in socket.parents if not parent.exists()]):
-            with suppress(FileExistsError):  # made by somebody else meanwhile, as he likes it
-                directory.mkdir(mode=0o700)
-                directory.chmod(0o711)  # not left to the umask
-    except OSError as cause:
-        what = f"the directory of {socket} cannot be made"
-        fix = f"make {socket.parent} for user {os.geteuid()}, or choose another path"
-        raise UnusableConfig(what, why=cause.strerror or "", fix=fix) from cause
 
 
 def node_attestor(config: AgentConfig) -> NodeAttestor:

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from livery.identity import SpiffeId
 from livery.runtime.audit import Audit, AuditLog
 from livery.runtime.clock import Clock
+from livery.runtime.files import passable_directory
 from livery.runtime.http import HttpBounds, HttpOptions, HttpServer, TcpListen, UnixListen
 from livery.runtime.logging import Sink, configure
 from livery.runtime.metrics import Metrics
@@ -77,8 +78,7 @@ class PolicyServer:
         gc.collect()
         gc.freeze()
         app = self._application()
-        # Others may pass through the socket's directory and not look around in it.
-        self._config.socket.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        passable_directory(self._config.socket.parent)
         await stack.enter_async_context(self._server(app, UnixListen(self._config.socket, self._config.socket_mode)))
         if self._config.listen_port is None:
             return

@@ -19,7 +19,7 @@ import click
 from livery.errors import Kind, LiveryError
 from livery.identity import TrustDomain
 from livery.runtime.clock import Clock, SystemClock
-from livery.runtime.files import StateLock
+from livery.runtime.files import FileNotWritten, StateLock, passable_directory
 from livery_cli.exits import Exit
 from livery_cli.terminal.options import DURATION, default_state
 from livery_cli.up.board import Board
@@ -120,7 +120,7 @@ def _stopping() -> Iterator[signal.Signals]:
 def _layout(state: Path, held: ExitStack) -> Layout:
     """The directories of this state, locked; the temporary one, if there is one, goes away at the end."""
     with _usable(state):
-        state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        passable_directory(state)
         held.enter_context(StateLock(state / "up.lock"))
         layout = Layout.at(state)
     if layout.borrowed_run:
@@ -143,8 +143,11 @@ def _usable(state: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CannotUseState(
-            f"the state directory {state} cannot be used",
-            why=f"{error.strerror or error} ({error.filename2 or error.filename or state})",
-            fix="give another --state, or make this one writable and make room in it",
-        ) from error
+        raise _unusable(state, f"{error.strerror or error} ({error.filename2 or error.filename or state})") from error
+    except FileNotWritten as error:
+        raise _unusable(state, f"{error.why} ({state})") from error
+
+
+def _unusable(state: Path, why: str) -> CannotUseState:
+    fix = "give another --state, or make this one writable and make room in it"
+    return CannotUseState(f"the state directory {state} cannot be used", why=why, fix=fix)

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from livery.runtime.files import passable_directory
+
 # sun_path holds 108 bytes with its final NUL (unix(7)).
 _LONGEST_SOCKET_PATH = 107
 _LONGEST_TAIL = len("/agent/workload.sock") + 16
@@ -30,9 +32,8 @@ class Layout:
 
     @classmethod
     def at(cls, state: Path) -> Layout:
-        """Make the directories and return their paths; raises OSError where that is not possible."""
-        state = state.absolute()
-        state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        """Make the directories and return their paths; raises `FileError` or OSError where that is not possible."""
+        state = passable_directory(state.absolute())
         run = _run(state / "run")
         layout = cls(state, run)
         for directory in (run, run / "agent", run / "policy", state / "services"):

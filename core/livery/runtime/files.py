@@ -189,6 +189,23 @@ def private_directory(path: Path | str) -> Path:
     return target
 
 
+def passable_directory(path: Path | str) -> Path:
+    """Make a directory and its parents, where they are not there: others may pass through them and not look around.
+
+    0711, whatever the umask: a socket in it may be for everybody. Raises `FileNotWritten`.
+    """
+    target = Path(path)
+    try:
+        for directory in reversed([each for each in (target, *target.parents) if not each.exists()]):
+            with contextlib.suppress(FileExistsError):  # made by somebody else meanwhile, as he likes it
+                directory.mkdir(mode=0o700)
+                directory.chmod(0o711)
+        target.mkdir(exist_ok=True)  # what is there may be a file
+    except OSError as cause:
+        raise _not_written(target, cause) from cause
+    return target
+
+
 class StateLock:
     """The right to use a state directory, held by at most one process: `with StateLock(state / "lock"): ...`.
 

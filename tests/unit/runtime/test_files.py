@@ -22,11 +22,16 @@ from livery.runtime.files import (
     StateLock,
     StateLocked,
     StorageFull,
+    passable_directory,
     private_directory,
     read_private,
     sweep_leftovers,
     write_atomic,
 )
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 @contextlib.contextmanager
@@ -166,6 +171,32 @@ def test_a_private_directory_is_made_with_its_parents_and_kept_private(tmp_path:
     made.chmod(0o755)
     private_directory(made)
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+def test_the_directories_of_a_socket_can_be_passed_through_whatever_the_umask(tmp_path: Path) -> None:
+    """A careful administrator's shell has 077; and the socket is for every user of the machine."""
+    before = os.umask(0o077)
+    try:
+        made = passable_directory(tmp_path / "livery" / "agent")
+    finally:
+        os.umask(before)
+    assert mode(made.parent) == mode(made) == 0o711
+
+
+def test_a_directory_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    passable_directory(tmp_path / "agent")
+    assert passable_directory(tmp_path) == tmp_path
+    assert mode(tmp_path) == 0o750
+
+
+@pytest.mark.parametrize("place", ["file", "file/agent"])
+def test_a_directory_that_cannot_be_made_is_named_with_what_to_do(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotWritten, match="could not write") as refused:
+        passable_directory(tmp_path / place)
+    assert str(tmp_path / place) in str(refused.value)
+    assert refused.value.fix
 
 
 def test_a_file_in_the_place_of_a_private_directory_is_a_clear_error(tmp_path: Path) -> None:
