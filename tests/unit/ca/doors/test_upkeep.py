@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from livery.identity import SpiffeId
 from livery.runtime.metrics import Metrics
@@ -24,11 +27,13 @@ from livery_ca.keys.memory import MemoryKeyStore
 from livery_ca.model import JoinToken, JwtRecord
 from livery_ca.server_svid import ServerIdentity, ServerSettings
 from livery_ca.store import Store
+from livery_ca.store.errors import StoreUnavailable
 from livery_ca.upkeep import PRUNE, Upkeep, UpkeepParts
-from livery_ca.upstreams.self_signed import SelfSigned
+from livery_ca.upstreams import UpstreamUnavailable
 from tests.fakes.audit import RecordingAudit
 from tests.fakes.clock import START, FakeClock
-from tests.unit.ca.doors.values import OURS, an_entry
+from tests.fakes.upstream import FakeUpstream
+from tests.unit.ca.doors.values import OURS, an_entry, over_tcp
 from tests.unit.ca.store.values import intent
 
 KEPT = timedelta(days=3)
@@ -44,6 +49,8 @@ class Scene:
     metrics: Metrics
     authorities: Authorities
     identity: ServerIdentity
+    upstream: FakeUpstream
+    limits: Limits
 
 
 @pytest.fixture
@@ -51,7 +58,8 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     clock, metrics, keys = FakeClock(), Metrics(), MemoryKeyStore()
     store = await Store.open(tmp_path / "state" / "ca.sqlite", clock=clock)
     guard, workers, health = TimeGuard(clock), Workers(), Health(metrics)
-    parts = AuthorityParts(store.authorities, keys, SelfSigned(keys), clock, guard, metrics, RecordingAudit())
+    upstream, limits = FakeUpstream(keys), Limits(LimitSettings(), clock)
+    parts = AuthorityParts(store.authorities, keys, upstream, clock, guard, metrics, RecordingAudit())
     authorities = Authorities(parts, AuthoritySettings(OURS))
     await authorities.start()
     issuer = Issuer(IssuerParts(store.journal, keys, authorities, guard, workers, metrics))
@@ -64,13 +72,13 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
             authorities=authorities,
             issuer=issuer,
             identity=identity,
-            limits=Limits(LimitSettings(), clock),
+            limits=limits,
             health=health,
             clock=clock,
             journal_kept=KEPT,
         )
     )
-    yield Scene(store, clock, health, upkeep, metrics, authorities, identity)
+    yield Scene(store, clock, health, upkeep, metrics, authorities, identity, upstream, limits)
     await issuer.close()
     await workers.close()
     await store.close()
@@ -165,6 +173,40 @@ async def test_an_intent_that_stays_open_is_counted(scene: Scene) -> None:
     await scene.store.journal.append([intent(1)])
     await scene.upkeep.look()
     assert b'livery_ca_intents_unissued{outcome="open"} 1.0' in scene.metrics.render()
+
+
+async def test_an_authority_that_could_not_be_prepared_is_reported_and_the_active_one_signs_on(scene: Scene) -> None:
+    scene.upstream.error = UpstreamUnavailable("the upstream is down", why="test")
+    scene.clock.advance(13 * HOUR)
+    await scene.authorities.tick()
+    await scene.upkeep.look()
+    assert "the upstream is down" in scene.health.troubles["authorities"].why
+    assert scene.health.is_ready
+    scene.upstream.error = None
+    await scene.authorities.tick()
+    await scene.upkeep.look()
+    assert "authorities" not in scene.health.troubles
+
+
+async def test_addresses_that_call_no_more_are_forgotten_though_nobody_else_calls(scene: Scene) -> None:
+    await scene.limits.wait("/spire.api.server.agent.v1.Agent/AttestAgent", over_tcp())
+    scene.clock.advance(61)
+    await scene.upkeep.look()
+    assert len(scene.limits) == 0
+
+
+async def test_a_write_that_failed_is_reported_until_one_succeeds(scene: Scene) -> None:
+    def full(_: Connection) -> None:
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("disk I/O error"))
+
+    with pytest.raises(StoreUnavailable):
+        await scene.store._database.write(full)
+    await scene.upkeep.look()
+    assert "disk I/O error" in scene.health.troubles["store"].why
+    assert not scene.health.is_ready
+    await scene.upkeep.prune()
+    await scene.upkeep.look()
+    assert scene.health.is_ready
 
 
 async def test_a_server_certificate_that_could_not_be_renewed_is_reported(scene: Scene) -> None:
