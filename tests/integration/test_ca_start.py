@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
@@ -19,14 +20,15 @@ from structlog.testing import capture_logs
 from livery.errors import Kind, LiveryError
 from livery.runtime.clock import SystemClock
 from livery.runtime.metrics import Metrics
-from livery.wire import debug_api, entry_api, logger_api, types_api
+from livery.wire import debug_api, entry_api, logger_api, svid_api, types_api
 from livery_ca.config import CaConfig
 from livery_ca.engine import Surroundings
 from livery_ca.main import serve
 from livery_ca.upkeep import Upkeep
 from tests.fakes.audit import RecordingAudit
+from tests.fakes.node_agent import new_csr, new_key
 from tests.integration.doors import now
-from tests.integration.running_ca import OURS, HastyClock, MovableClock, an_entry, refusal, running_ca
+from tests.integration.running_ca import OURS, HastyClock, MovableClock, an_entry, an_id, refusal, running_ca
 from tests.pki import TestCa
 
 
@@ -174,6 +176,19 @@ async def test_a_method_of_attestation_that_is_off_admits_nobody(tmp_path: Path)
     async with running_ca(tmp_path, join_token={"enabled": False}) as ca, ca.agent() as agent:
         error = await refusal(agent.join(await ca.token()))
         assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_each_kind_of_svid_has_a_lifetime_of_its_own(tmp_path: Path) -> None:
+    """Hazard 15: how long a node may be away is not how long a workload's certificate lives."""
+    ttls = {"agent_svid_ttl": "7m", "default_x509_svid_ttl": "20m", "default_jwt_svid_ttl": "3m"}
+    before = now()
+    async with running_ca(tmp_path, **ttls) as ca, ca.joined() as agent:
+        assert agent.svid is not None
+        key, uri = new_key(), x509.UniformResourceIdentifier("spiffe://example.org/w")
+        minted = await ca.svids.MintX509SVID(svid_api.MintX509SVIDRequest(csr=new_csr(key, uri)))
+        token = await ca.svids.MintJWTSVID(svid_api.MintJWTSVIDRequest(id=an_id("/w"), audience=["a"]))
+        ends = (agent.svid.not_after.timestamp(), minted.svid.expires_at, token.svid.expires_at)
+    assert [round((end - before.timestamp()) / 60) for end in ends] == [7, 20, 3]
 
 
 @pytest.mark.parametrize(

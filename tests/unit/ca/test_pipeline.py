@@ -446,6 +446,20 @@ async def test_what_stops_all_issuing_is_said_before_anybody_asks(
     assert ca.issuer.problem == ""
 
 
+async def test_an_intent_bears_the_time_at_which_it_was_written_down(tmp_path: Path, clock: FakeClock) -> None:
+    """Not that at which its group began: another group may have been journalled since."""
+
+    def pass_time(step: str) -> None:
+        if step == "after:prepare":
+            clock.advance(3)
+
+    async with house(tmp_path / "s", clock, checkpoint=pass_time) as ca:
+        (issued,) = await ca.issue(workload())
+        settled = await ca.store.journal.get(issued.serial)
+        assert settled is not None
+        assert settled.intent.journalled_at == START + timedelta(seconds=3)
+
+
 async def test_journalled_times_never_go_back_along_the_log(ca: House, clock: FakeClock) -> None:
     """Groups run side by side, and the wall clock trembles."""
 
