@@ -52,6 +52,21 @@ def test_what_was_written_can_be_read_and_only_by_its_owner(tmp_path: Path) -> N
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_the_data_is_on_the_disk_before_its_name_and_the_name_before_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, fsync, synced = tmp_path / "state", os.fsync, []
+    path.write_bytes(b"old")
+
+    def noting(fd: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{fd}").readlink() == tmp_path, path.read_bytes()))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    write_atomic(path, b"new")
+    assert synced == [(False, b"old"), (True, b"new")]
+
+
 def test_a_file_that_the_disk_does_not_give_back_is_our_error() -> None:
     """The memory of a process is a regular file of its owner, and its first page cannot be read (proc(5))."""
     with pytest.raises(FileNotRead, match="Input/output error"):
