@@ -6,7 +6,7 @@ import os
 
 from livery_ca import main
 from livery_ca.config import CaConfig
-from livery_ca.doors.limits import LimitSettings
+from livery_ca.doors.guard.limits import LimitSettings
 
 
 def test_the_administrators_of_this_machine_are_our_own_user_and_root() -> None:
