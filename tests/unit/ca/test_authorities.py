@@ -13,7 +13,9 @@ import pytest
 from livery.identity import TrustDomain, X509Authority
 from livery_ca.authorities import AuthoritySettings
 from livery_ca.authorities.states import IllegalMove
+from livery_ca.certificates import assemble
 from livery_ca.certificates.algorithm import KeyType
+from livery_ca.certificates.lint import LintRefused
 from livery_ca.keys import KeyMissing, KeyStore, KeyUnreadable
 from livery_ca.keys.memory import MemoryKeyStore
 from livery_ca.model import Authority, AuthorityKind, AuthorityState
@@ -21,6 +23,7 @@ from livery_ca.store.errors import StoreForeign
 from livery_ca.upstreams import CaRequest, UpstreamError, UpstreamUnavailable
 from livery_ca.upstreams.self_signed import SelfSigned
 from tests.fakes.clock import START, FakeClock
+from tests.fakes.key_store import FakeKeyStore
 from tests.fakes.upstream import FakeUpstream
 from tests.unit.ca.house import SETTINGS, TD, House, house
 
@@ -218,6 +221,24 @@ async def test_what_an_upstream_returns_is_checked_before_anything_is_published(
         made[0].asked, made[0].answered = {}, {"roots": ()}
         with pytest.raises(UpstreamError, match="without a root"):
             await ca.authorities.prepare(X509, "test")
+        assert len(ca.authorities.current_bundle().x509_authorities) == 1
+
+
+async def test_a_ca_certificate_that_is_not_sound_is_not_published(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own too goes the way of every other: linted before it is signed, and looked at afterwards."""
+    keys = FakeKeyStore()
+    async with house(tmp_path / "s", clock, keys=keys) as ca:
+        keys.tamper = lambda signatures: [bytes(len(signature)) for signature in signatures]
+        with pytest.raises(UpstreamError, match="not sound"):
+            await ca.authorities.prepare(X509, "test")
+        keys.tamper = None
+        signed = len(keys.signed)
+        monkeypatch.setattr(assemble, "_CA_EXTENSIONS", assemble._CA_EXTENSIONS[:1])
+        with pytest.raises(LintRefused, match="ca_is_a_ca"):
+            await ca.authorities.prepare(X509, "test")
+        assert len(keys.signed) == signed
         assert len(ca.authorities.current_bundle().x509_authorities) == 1
 
 

@@ -91,8 +91,9 @@ async def test_an_extra_write_that_breaks_in_a_way_of_its_own_withholds_its_item
     assert isinstance(refusal, StoreError)
     assert "ZeroDivisionError" in refusal.why
     assert rest == [None, None]
-    outcomes = [s.outcome for s in (await store.journal.list()).items]
-    assert outcomes == [Outcome.WITHHELD, Outcome.ISSUED, Outcome.ISSUED]
+    lines = (await store.journal.list()).items
+    assert [line.outcome for line in lines] == [Outcome.WITHHELD, Outcome.ISSUED, Outcome.ISSUED]
+    assert [line.reason for line in lines] == [str(refusal), "", ""]
     assert [kept.serial for kept in (await store.nodes.list()).items] == ["2", "3"]
 
 
