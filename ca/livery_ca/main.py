@@ -9,7 +9,6 @@ error ends the CA, loudly.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -26,6 +25,7 @@ from livery.runtime.audit import AuditLog
 from livery.runtime.clock import Clock
 from livery.runtime.front_door import FrontDoor
 from livery.runtime.http import HttpServer
+from livery.runtime.lifecycle import all_at_once
 from livery.runtime.logging import configure, get_logger
 from livery.runtime.metrics import Metrics
 from livery.runtime.quantities import format_duration
@@ -97,17 +97,7 @@ async def serve(config: CaConfig, around: Surroundings, on_ready: OnReady) -> No
             await stack.enter_async_context(ca.probes(UnixListen(config.metrics_socket, 0o600, _is_administrator)))
         await ca.catalog.catch_up()
         on_ready({"address": tcp.address, "socket": unix.address, "trust_domain": config.trust_domain})
-        await _all_at_once(ca.work())
-
-
-async def _all_at_once(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Do all of this until cancelled. What ends one of them ends the others, and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for each in work:
-                tasks.create_task(each)
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from group
+        await all_at_once(ca.work())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ the identity from the Workload API. `on_ready` comes last.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -19,6 +18,7 @@ from livery.runtime.audit import Audit, AuditLog
 from livery.runtime.clock import Clock
 from livery.runtime.files import passable_directory
 from livery.runtime.http import HttpBounds, HttpOptions, HttpServer, TcpListen, UnixListen
+from livery.runtime.lifecycle import all_at_once
 from livery.runtime.logging import Sink, configure
 from livery.runtime.metrics import Metrics
 from livery.runtime.transport.limits import DoorLimits
@@ -91,9 +91,7 @@ class PolicyServer:
 
     async def keep(self) -> None:
         """Watch the policies, and the peers of open connections, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.keeper.watch())
-            group.create_task(self._recheck())
+        await all_at_once((self.keeper.watch(), self._recheck()))
 
     def addresses(self) -> dict[str, object]:
         """What a starter wants to know."""

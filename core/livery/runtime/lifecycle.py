@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import ClassVar
 
@@ -50,6 +50,16 @@ def run_role(work: Coroutine[object, object, None], *, grace: float = 10.0, leas
         runner.close()
         raise
     runner.close()
+
+
+async def all_at_once(work: Iterable[Coroutine[object, object, None]]) -> None:
+    """Do all of this until cancelled. What ends one of them ends the others, and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for each in work:
+                tasks.create_task(each)
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group
 
 
 def notify(state: str, environ: Mapping[str, str]) -> None:

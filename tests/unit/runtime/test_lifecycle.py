@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import sys
 
 import pytest
 
-from livery.runtime.lifecycle import notify
+from livery.runtime.lifecycle import all_at_once, notify
 
 _ROLE = """
 import asyncio, resource, sys
@@ -126,3 +127,21 @@ def test_systemd_is_told(tmp_path, abstract):
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "/nowhere"}])
 def test_without_systemd_nothing_is_told_and_nothing_fails(environ):
     notify("READY=1", environ)
+
+
+async def test_what_ends_one_work_of_several_ends_all_and_is_raised_as_it_is() -> None:
+    """Not as a group of one, which tells whoever reads the last line nothing."""
+    ended = asyncio.Event()
+
+    async def lasting() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def failing() -> None:
+        raise LookupError("the one that counts")
+
+    with pytest.raises(LookupError, match="the one that counts"):
+        await all_at_once((lasting(), failing()))
+    assert ended.is_set()
