@@ -53,7 +53,12 @@ async def test_the_dialers_word_is_none_once_a_peer_has_answered(tmp_path):
     async with tls_door(tmp_path, ca) as room:
         dialer = room.dialer(ca.issue("/a"), ca.bundle())
         channel = await dialer.start()
-        assert await echo(channel) == b"hello"
+        room.identity.held, sound = real_ca().issue(SERVER), room.identity.held
+        with pytest.raises(grpc.aio.AioRpcError):
+            await echo(channel)
+        assert dialer.last_refusal is not None
+        room.identity.held = sound
+        assert await channel.unary_unary("/test.Echo/Echo")(b"hello", wait_for_ready=True, timeout=10) == b"hello"
         assert dialer.last_refusal is None
         await dialer.close()
 

@@ -157,6 +157,35 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     assert "user 4242" in str(raised.value)
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_another_user_is_not_private_to_us(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    os.chown(tmp_path / "theirs", 4242, -1)
+    with pytest.raises(NotPrivate, match="not ours"):
+        private_directory(tmp_path / "theirs")
+
+
+def test_a_lock_is_not_taken_through_a_link_to_somewhere_else(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"not a lock")
+    (tmp_path / "lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(FileNotWritten), StateLock(tmp_path / "lock"):
+        pass
+    assert (tmp_path / "precious").read_bytes() == b"not a lock"
+
+
+def test_a_file_is_its_owners_alone_until_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, modes = os.write, []
+
+    def noting(fd: int, data: bytes) -> int:
+        modes.append(stat.S_IMODE(os.fstat(fd).st_mode))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", noting)
+    write_atomic(tmp_path / "public.pem", b"x", mode=0o644)
+    assert modes == [0o600]
+
+
 def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileMissing) as raised:
         read_private(tmp_path / "key.pem")

@@ -85,3 +85,11 @@ def test_who_can_have_an_address_can_have_its_neighbours(one, other, same):
 
 def test_a_door_needs_four_descriptors_for_each_connection():
     assert DoorLimits(connections=100).descriptors == 400
+
+
+def test_neighbours_of_one_ipv6_network_share_their_places():
+    admission = Admission(DoorLimits(connections=64, anonymous_per_address=2))
+    for host in ("1", "2"):
+        admission.seat_stranger(f"2001:db8::{host}")
+    full(lambda: admission.seat_stranger("2001:db8::3"), "anonymous_per_address")
+    admission.seat_stranger("2001:db8:0:1::1")

@@ -9,10 +9,12 @@ import stat
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
 from livery.errors import LiveryError
+from livery.runtime.transport import private_directory
 from livery.runtime.transport.private_directory import MAX_SOCKET_PATH, PrivateDirectory
 
 _HOLDER = """
@@ -123,3 +125,29 @@ def test_a_place_that_cannot_be_written_is_our_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(LiveryError, match="file"):
         PrivateDirectory.create(tmp_path / "file")
+
+
+def test_one_that_was_swept_between_its_opening_and_its_lock_takes_the_next_name(tmp_path, monkeypatch):
+    locked, swept = private_directory._locked, []
+
+    def late(descriptor: int) -> bool:
+        if not swept:
+            swept.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+            swept[0].rmdir()
+        return locked(descriptor)
+
+    monkeypatch.setattr(private_directory, "_locked", late)
+    directory = PrivateDirectory.create(tmp_path)
+    assert directory.path.is_dir()
+    assert directory.path != swept[0]
+    directory.remove()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_what_looks_like_ours_and_is_another_users_is_not_swept(tmp_path):
+    theirs = tmp_path / "lv01234567"
+    theirs.mkdir()
+    os.chown(theirs, 4242, -1)
+    private_directory.sweep(tmp_path)
+    assert theirs.is_dir()
