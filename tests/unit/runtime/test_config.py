@@ -26,6 +26,11 @@ class Keys(Section):
     """What encrypts them."""
 
 
+class Sampling(Section):
+    share: float = 0.5
+    """How much of all."""
+
+
 class Ca(Section):
     """The settings of a CA, as far as these tests need them."""
 
@@ -211,6 +216,15 @@ def test_what_is_not_toml_is_said_with_its_line_when_there_is_one(tmp_path: Path
 
 def test_toml_nested_without_end_is_refused_and_the_process_lives(tmp_path: Path) -> None:
     assert "is not TOML" in refused(write(tmp_path, "[ca]\nx = " + "[" * 100_000)).why
+
+
+def test_what_is_no_number_is_none_of_a_size_or_a_share(tmp_path: Path) -> None:
+    """`true` is 1 to Python, and TOML has words for what is no number."""
+    path = write(tmp_path, '[ca]\ntrust_domain = "td"\nmax_body = true\n')
+    assert [problem.where for problem in refused(path).problems] == [f"{path}:3"]
+    for word in ("nan", "inf", "-inf"):
+        with pytest.raises(ConfigError, match="share"):
+            load(Sampling, "ca", write(tmp_path, f"[ca]\nshare = {word}\n"), {})
 
 
 def test_a_number_that_python_does_not_read_is_refused_like_any_other_mistake(tmp_path: Path) -> None:
