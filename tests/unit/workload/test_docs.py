@@ -51,7 +51,11 @@ async def program(path: Path, endpoint: str, *arguments: str) -> asyncio.subproc
 
 async def output(path: Path, endpoint: str, *arguments: str) -> str:
     running = await program(path, endpoint, *arguments)
-    out, _ = await running.communicate()
+    try:
+        out, _ = await running.communicate()
+    finally:
+        if running.returncode is None:  # another program failed, and nobody waits for this one any longer
+            running.kill()
     assert running.returncode == 0
     return out.decode()
 
