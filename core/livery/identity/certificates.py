@@ -129,7 +129,8 @@ def _rsa_fault(key: rsa.RSAPublicKey, max_bits: int) -> str:
 def names_fault(chain: Sequence[x509.Certificate]) -> str:
     """Why a chain costs too much: path builders compare names with name constraints before any signature."""
     try:
-        names, constraints = sum(map(_count_names, chain)), sum(map(_count_constraints, chain))
+        constraints = sum(map(_count_constraints, chain))
+        names = sum(map(_count_names, chain)) if constraints else 0  # nearly every chain has none
     except Unreadable as e:
         return str(e)
     fits = names * constraints <= MAX_NAME_CHECKS
