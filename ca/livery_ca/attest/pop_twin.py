@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
-_BIT_STRING, _SEQUENCE = 0x03, 0x30
+from livery_ca.certificates import encoding
 
 
 def twin_of(cert: x509.Certificate, issuer: x509.Certificate) -> bytes | None:
@@ -25,18 +25,6 @@ def twin_of(cert: x509.Certificate, issuer: x509.Certificate) -> bytes | None:
     r, s = decode_dss_signature(cert.signature)
     whole, tbs = cert.public_bytes(Encoding.DER), cert.tbs_certificate_bytes
     after_tbs = whole.index(tbs) + len(tbs)
-    algorithm = whole[after_tbs : -len(_bits(cert.signature))]
-    return _der(_SEQUENCE, tbs + algorithm + _bits(encode_dss_signature(r, key.curve.group_order - s)))
-
-
-def _bits(signature: bytes) -> bytes:
-    return _der(_BIT_STRING, b"\x00" + signature)
-
-
-def _der(tag: int, content: bytes) -> bytes:
-    """Tag, length, content (X.690 8.1)."""
-    size = len(content)
-    if size < 0x80:
-        return bytes((tag, size)) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(length))) + length + content
+    algorithm = whole[after_tbs : -len(encoding.bits(cert.signature))]
+    other = encode_dss_signature(r, key.curve.group_order - s)
+    return encoding.value(encoding.SEQUENCE, tbs + algorithm + encoding.bits(other))

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from livery.identity import SpiffeId
-from livery_ca.certificates import algorithm, profile
+from livery_ca.certificates import algorithm, encoding, profile
 from livery_ca.certificates.algorithm import Algorithm, PublicKey
 from livery_ca.certificates.profile import CaPlan, LeafPlan
 
@@ -128,17 +128,7 @@ _CA_EXTENSIONS = (
 
 def join(tbs: bytes, issuer: SigningParty, signature: bytes) -> bytes:
     """The certificate of this TBSCertificate under this signature (RFC 5280 4.1: SEQUENCE of TBS, algorithm, bits)."""
-    body = tbs + issuer.algorithm.identifier + _der(0x03, b"\x00" + signature)
-    return _der(0x30, body)
-
-
-def _der(tag: int, content: bytes) -> bytes:
-    """Tag, length, content (X.690 8.1)."""
-    size = len(content)
-    if size < 0x80:
-        return bytes((tag, size)) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(length))) + length + content
+    return encoding.value(encoding.SEQUENCE, tbs + issuer.algorithm.identifier + encoding.bits(signature))
 
 
 def der(certificate: x509.Certificate) -> bytes:

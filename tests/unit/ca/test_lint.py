@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from livery.identity import SpiffeId, TrustDomain
-from livery_ca.certificates import assemble, profile
+from livery_ca.certificates import assemble, encoding, profile
 from livery_ca.certificates.assemble import SigningParty, ThrowAwayKeys
 from livery_ca.certificates.draft import Draft, Window
 from livery_ca.certificates.lint import CA_RULES, LEAF_RULES, LintRefused, lint_ca, lint_leaf
@@ -168,7 +168,7 @@ def as_version_1(der: bytes) -> bytes:
     start = _extensions_at(content)
     body = content[5:start]
     rest = der[4 + len(tbs) :]
-    return assemble._der(0x30, assemble._der(0x30, body) + rest)
+    return encoding.value(encoding.SEQUENCE, encoding.value(encoding.SEQUENCE, body) + rest)
 
 
 def _extensions_at(content: bytes) -> int:

@@ -143,14 +143,6 @@ async def test_a_certificate_signed_with_ecdsa_has_two_forms_that_know_of_each_o
     assert one.selectors == two.selectors
 
 
-@pytest.mark.parametrize(
-    ("size", "header"), [(0, "0300"), (127, "037f"), (128, "038180"), (255, "0381ff"), (256, "03820100")]
-)
-def test_the_other_form_is_der_whatever_its_length(size: int, header: str) -> None:
-    """X.690 8.1.3: a length has a byte of its own up to 127, and is counted from 128 on."""
-    assert pop_twin._der(0x03, b"x" * size) == bytes.fromhex(header) + b"x" * size
-
-
 async def test_a_certificate_signed_with_rsa_has_one_form() -> None:
     issuer = TestCa("nodes.test", "rsa-2048", now=START, spiffe_id=None)
     key, chain = chain_of(issuer)
