@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from livery_ca.certificates import encoding
 from livery_ca.certificates.csr import CsrError, CsrKeyRefused, CsrMalformed, CsrSignatureInvalid, read_csr
 from tests.pki import new_key
 
@@ -122,19 +123,15 @@ def _der_of(key: object) -> bytes:
 
 def _with_key(der: bytes, old: object, spki: bytes) -> bytes:
     """The CSR with another SubjectPublicKeyInfo in it, lengths mended, signature as it was."""
-    from livery_ca.certificates.assemble import _der
-
     request = x509.load_der_x509_csr(der)
     info = request.tbs_certrequest_bytes
     header = 4 if info[1] == 0x82 else 3 if info[1] == 0x81 else 2
     body = info[header:].replace(_der_of(old), spki)
     rest_at = der.index(info) + len(info)
-    return _der(0x30, _der(0x30, body) + der[rest_at:])
+    return encoding.value(encoding.SEQUENCE, encoding.value(encoding.SEQUENCE, body) + der[rest_at:])
 
 
 def _spki(modulus: int) -> bytes:
-    from livery_ca.certificates.assemble import _der
-
     number = modulus.to_bytes(modulus.bit_length() // 8 + 1, "big")
-    key = _der(0x30, _der(0x02, number) + bytes.fromhex("0203010001"))
-    return _der(0x30, bytes.fromhex("300d06092a864886f70d0101010500") + _der(0x03, b"\x00" + key))
+    key = encoding.value(encoding.SEQUENCE, encoding.value(0x02, number) + bytes.fromhex("0203010001"))
+    return encoding.value(encoding.SEQUENCE, bytes.fromhex("300d06092a864886f70d0101010500") + encoding.bits(key))
