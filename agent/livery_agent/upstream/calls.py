@@ -23,6 +23,7 @@ from livery_agent.errors import AgentError, CaAnswerUnusable, CaUnavailable, Nod
 from livery_agent.identities.entry import Entry
 from livery_agent.upstream import joining, sync
 from livery_agent.upstream.connection import CaConnection, CaDialer, Line, opened, whole
+from livery_agent.upstream.conversation import Conversation
 from livery_agent.upstream.joining import Issued, Joined, JoinRequest
 from livery_agent.upstream.refusals import failure_of, is_missing, is_unknown
 
@@ -136,7 +137,7 @@ class Upstream:
         async def ask(line: Line) -> tuple[Entry, ...]:
             call = entry_api.EntryStub(line.channel).SyncAuthorizedEntries(timeout=self._timeout * CONVERSATION)
             try:
-                return await sync.converse(call, known)
+                return await sync.converse(Conversation(call), known)
             finally:
                 call.cancel()
 

@@ -6,8 +6,6 @@ received (`node`), or whether it verifies (`acceptance`).
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc.aio
@@ -18,6 +16,7 @@ from livery.runtime.spire_types import bundle_from_wire, spiffe_id_from_wire
 from livery.wire import agent_api, bundle_api, types_api
 from livery_agent.attest.node.attestor import NodeProof
 from livery_agent.errors import CaAnswerUnusable
+from livery_agent.upstream.conversation import Conversation
 
 MAX_CHALLENGES = 16
 
@@ -50,8 +49,8 @@ class JoinRequest:
 
 async def join(channel: grpc.aio.Channel, request: JoinRequest, timeout: float) -> Joined:
     """Attest over this (anonymous) channel, answering what the CA asks, and fetch the bundle."""
-    call = agent_api.AgentStub(channel).AttestAgent(timeout=timeout)
-    await call.write(
+    conversation = Conversation(agent_api.AgentStub(channel).AttestAgent(timeout=timeout))
+    await conversation.say(
         agent_api.AttestAgentRequest(
             params=agent_api.AttestAgentRequest.Params(
                 data=types_api.AttestationData(type=request.method, payload=request.proof.payload),
@@ -60,17 +59,16 @@ async def join(channel: grpc.aio.Channel, request: JoinRequest, timeout: float) 
         )
     )
     for _ in range(MAX_CHALLENGES):
-        answer = await call.read()
-        if not isinstance(answer, agent_api.AttestAgentResponse):
+        answer = await conversation.hear()
+        if answer is None:
             raise CaAnswerUnusable("the CA ended the attestation without a result")
         if answer.HasField("result"):
-            await call.done_writing()
+            await conversation.finish_saying()
             issued = issued_from_wire(answer.result.svid)
             bundle = await bundle_api.BundleStub(channel).GetBundle(bundle_api.GetBundleRequest(), timeout=timeout)
             return Joined(issued, answer.result.reattestable, read_bundle(bundle, issued.id.trust_domain))
         response = request.proof.answer(answer.challenge)
-        with suppress(asyncio.InvalidStateError):  # the CA has ended the call: the next read says how
-            await call.write(agent_api.AttestAgentRequest(challenge_response=response))
+        await conversation.say(agent_api.AttestAgentRequest(challenge_response=response))
     raise CaAnswerUnusable("the CA would not stop asking", why=f"more than {MAX_CHALLENGES} challenges")
 
 

@@ -2,18 +2,14 @@
 
 Owns: the message order (everything at once when there is little; otherwise revisions in pages, then the entries whose
 revision we do not have), and turning an entry of the wire into ours. Does not own: connections and time-outs
-(`calls`).
+(`calls`), or how the end of a call is told (`conversation`).
 
 Invariant: one entry that we cannot read is left out and said so; it never keeps the others from arriving.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
-
-import grpc.aio
 
 from livery.identity import IdentityError, TrustDomain
 from livery.runtime.logging import get_logger
@@ -21,6 +17,7 @@ from livery.runtime.spire_types import selector_from_wire, spiffe_id_from_wire
 from livery.wire import entry_api, types_api
 from livery_agent.errors import CaAnswerUnusable
 from livery_agent.identities.entry import Entry, with_served_hint
+from livery_agent.upstream.conversation import Conversation
 
 log = get_logger(__name__)
 
@@ -38,21 +35,21 @@ MASK = types_api.EntryMask(
     created_at=True,
 )
 
-Call = grpc.aio.StreamStreamCall[entry_api.SyncAuthorizedEntriesRequest, entry_api.SyncAuthorizedEntriesResponse]
+Talk = Conversation[entry_api.SyncAuthorizedEntriesRequest, entry_api.SyncAuthorizedEntriesResponse]
 
 
-async def converse(call: Call, known: Mapping[str, Entry]) -> tuple[Entry, ...]:
+async def converse(talk: Talk, known: Mapping[str, Entry]) -> tuple[Entry, ...]:
     """All entries this node is authorized for; those of `known` that have not changed are not sent again."""
-    await call.write(entry_api.SyncAuthorizedEntriesRequest(output_mask=MASK))
-    first = await _next(call)
+    await talk.say(entry_api.SyncAuthorizedEntriesRequest(output_mask=MASK))
+    first = await _next(talk)
     if not first.entry_revisions:
         # 1. Few entries: they are all in the first message, or there are none.
-        await call.done_writing()
+        await talk.finish_saying()
         return _read_all(first.entries)
     # 2. Many: every page of revisions first.
     revisions = {r.id: r for r in first.entry_revisions}
     page = len(first.entry_revisions)
-    async for message in _pages(call, more=first.more):
+    async for message in _pages(talk, more=first.more):
         revisions.update((r.id, r) for r in message.entry_revisions)
     kept = {id_: known[id_] for id_, r in revisions.items() if id_ in known and _is_current(known[id_], r)}
     # 3. Then the entries we lack, asked for by the CA's own page size, in order.
@@ -60,25 +57,23 @@ async def converse(call: Call, known: Mapping[str, Entry]) -> tuple[Entry, ...]:
     fetched: list[Entry] = []
     # The last question is for less than a page, if need be for nothing: by that the CA knows that we have them all.
     for start in range(0, len(wanted) + 1, page):
-        with suppress(asyncio.InvalidStateError):  # the CA has ended the call: the next read says how
-            await call.write(entry_api.SyncAuthorizedEntriesRequest(ids=wanted[start : start + page]))
-        async for message in _pages(call, more=True):
+        await talk.say(entry_api.SyncAuthorizedEntriesRequest(ids=wanted[start : start + page]))
+        async for message in _pages(talk, more=True):
             fetched.extend(_read_all(message.entries))
-    await call.done_writing()
+    await talk.finish_saying()
     return (*kept.values(), *fetched)
 
 
-async def _next(call: Call) -> entry_api.SyncAuthorizedEntriesResponse:
-    message = await call.read()
-    if not isinstance(message, entry_api.SyncAuthorizedEntriesResponse):
-        await call.code()  # the stream's own failure, if it failed, is raised by the read; this is an early, clean end
+async def _next(talk: Talk) -> entry_api.SyncAuthorizedEntriesResponse:
+    message = await talk.hear()
+    if message is None:
         raise CaAnswerUnusable("the CA ended the synchronisation early")
     return message
 
 
-async def _pages(call: Call, *, more: bool) -> AsyncIterator[entry_api.SyncAuthorizedEntriesResponse]:
+async def _pages(talk: Talk, *, more: bool) -> AsyncIterator[entry_api.SyncAuthorizedEntriesResponse]:
     while more:
-        message = await _next(call)
+        message = await _next(talk)
         yield message
         more = message.more
 

@@ -24,6 +24,7 @@ from livery_agent.errors import (
 )
 from livery_agent.node.keys import new_key, request
 from livery_agent.upstream import SigningRequest, Unsigned, joining, sync
+from livery_agent.upstream.conversation import Conversation
 from livery_agent.upstream.joining import Issued, JoinRequest
 from tests.fakes.agent import Insides, entry, insides
 from tests.fakes.ca import REASON
@@ -82,6 +83,8 @@ class EndedCall:
         self._messages = [first]
         self._written = 0
 
+    def add_done_callback(self, callback: object) -> None: ...
+
     async def write(self, _: object) -> None:
         self._written += 1
         if self._written > 1:
@@ -112,7 +115,7 @@ async def test_a_synchronisation_that_the_ca_ends_says_what_the_ca_said():
     revisions = [entry_api.EntryRevision(id="a", revision_number=1)]
     call = EndedCall(entry_api.SyncAuthorizedEntriesResponse(entry_revisions=revisions))
     with pytest.raises(grpc.aio.AioRpcError, match="banned"):
-        await sync.converse(cast("sync.Call", call), {})
+        await sync.converse(Conversation(cast("Any", call)), {})
 
 
 async def test_an_attestation_that_the_ca_ends_says_what_the_ca_said():
@@ -126,6 +129,8 @@ async def test_a_ca_that_would_not_stop_asking_is_left():
     asked = 0
 
     class Endless:
+        def add_done_callback(self, callback: object) -> None: ...
+
         async def write(self, _: object) -> None: ...
 
         async def read(self) -> Any:

@@ -1,0 +1,89 @@
+"""A call in which both sides speak in turns, and which ends as the peer ended it.
+
+Owns: telling the peer's own status where gRPC loses it. A peer may end a call while we write to it. Then gRPC's asyncio
+API fails the write and puts `INTERNAL: Internal error from Core` in the place of the status that the peer sent, whether
+that has arrived already or comes after. Does not own: what is said and heard (`joining`, `sync`), or our names for a
+status (`refusals`).
+
+Invariant: `say` never tells how the call ended; the next `hear` does, in the peer's words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+import grpc.aio
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+# For how long a status that is on its way is waited for: it is in this process already. Seconds.
+_PATIENCE = 1.0
+_LOOK_AGAIN = 0.01
+_LOST = "Internal error from Core"
+
+
+class Conversation(Generic[Question, Answer]):
+    """Write with `say`, read with `hear`."""
+
+    def __init__(self, call: grpc.aio.StreamStreamCall[Question, Answer]) -> None:
+        self._call = call
+        self._end: grpc.aio.AioRpcError | None = None
+        call.add_done_callback(self._ended)
+
+    async def say(self, question: Question) -> None:
+        """Send one message; if the peer has ended the call, nothing: how it ended is heard next."""
+        with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            await self._call.write(question)
+
+    async def hear(self) -> Answer | None:
+        """The next message; None after the last of a call that ended well; otherwise raises how it ended."""
+        try:
+            heard = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            end = await self._true_end(error)
+            if end.code() is grpc.StatusCode.OK:
+                return None
+            raise end from None
+        return None if heard is grpc.aio.EOF else heard
+
+    async def finish_saying(self) -> None:
+        """Nothing more will be said; of a call that the peer has ended nothing is left to finish."""
+        with suppress(grpc.aio.InternalError):
+            await self._call.done_writing()
+
+    def _ended(self, call: Any) -> None:
+        # The first status there is. It is taken here and now: a failing write may replace it in the loop's next step.
+        reading = _end_of(call)
+        try:
+            reading.send(None)
+        except StopIteration as done:
+            self._end = done.value
+        finally:
+            reading.close()
+
+    async def _true_end(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        end = self._end or error
+        patience = _PATIENCE
+        while _is_lost(end) and patience > 0:
+            await asyncio.sleep(_LOOK_AGAIN)
+            patience -= _LOOK_AGAIN
+            end = await _end_of(self._call)
+        return end
+
+
+async def _end_of(call: Any) -> grpc.aio.AioRpcError:
+    """The status of a call that has ended; does not wait."""
+    return grpc.aio.AioRpcError(
+        await call.code(),
+        await call.initial_metadata(),
+        await call.trailing_metadata(),
+        await call.details(),
+        await call.debug_error_string(),
+    )
+
+
+def _is_lost(error: grpc.aio.AioRpcError) -> bool:
+    return error.code() is grpc.StatusCode.INTERNAL and error.details() == _LOST
