@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import grpc.aio
 
@@ -47,7 +47,7 @@ class Conversation(Generic[Question, Answer]):
             if end.code() is grpc.StatusCode.OK:
                 return None
             raise end from None
-        return None if heard is grpc.aio.EOF else heard
+        return None if heard is grpc.aio.EOF else cast("Answer", heard)
 
     async def finish_saying(self) -> None:
         """Nothing more will be said; of a call that the peer has ended nothing is left to finish."""
