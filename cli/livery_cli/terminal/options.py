@@ -59,10 +59,7 @@ TTL = Ttl()
 
 def default_state(name: str) -> Path:
     """Where the state of this name is kept when nobody says otherwise."""
-    try:
-        return state_directory() / name
-    except RuntimeError as error:  # a user without a home
-        raise click.UsageError(f"{error} Set HOME or XDG_STATE_HOME, or give --state.") from error
+    return state_directory() / name
 
 
 def output_option(command: F) -> F:

@@ -8,6 +8,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import ClassVar
+
+from livery.errors import Kind, LiveryError
+
+
+class NoHome(LiveryError):
+    """This user has no home, so there is no place that would be theirs."""
+
+    code: ClassVar[str] = "no_home"
+    kind: ClassVar[Kind] = Kind.PRECONDITION
 
 
 def runtime_directory() -> Path:
@@ -18,7 +28,19 @@ def runtime_directory() -> Path:
 
 
 def state_directory() -> Path:
-    """Where state lives: `/var/lib/livery`, or `$XDG_STATE_HOME/livery`."""
+    """Where state lives: `/var/lib/livery`, or `$XDG_STATE_HOME/livery`; raises `NoHome`."""
     if os.geteuid() == 0:
         return Path("/var/lib/livery")
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "livery"
+    named = os.environ.get("XDG_STATE_HOME")
+    return (Path(named) if named else _home() / ".local" / "state") / "livery"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as cause:
+        raise NoHome(
+            "there is no place for state",
+            why=f"user {os.geteuid()} has no home directory",
+            fix="set HOME or XDG_STATE_HOME, or say where the state is to be",
+        ) from cause

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -38,8 +38,12 @@ class HttpBounds:
     pipelined: int = 16
 
 
-class HeadTooLong(ValueError):
-    """The head of a request is over the bounds; never leaves this module."""
+class HeadRefused(ValueError):
+    """The head of a request is over the bounds, or names no host; never leaves this module."""
+
+
+_TOO_LONG = (431, "Request head too long.")
+_NO_HOST = (400, "A request names exactly one host.")
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -54,7 +58,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._stalled: asyncio.TimerHandle | None = None
         self._end: asyncio.TimerHandle | None = None
         self._is_in_head = False
-        self._is_too_long = False
+        self._refusal: tuple[int, str] | None = None
         self._head_bytes = 0
         self._unfinished_bytes = 0
         self.timeout_keep_alive = cast("int", parts.bounds.keep_alive)  # uvicorn hands it to call_later as it is
@@ -103,8 +107,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._unfinished_bytes > self._bounds.head_bytes:
-            self._is_too_long = True
-            self.send_400_response("Request head too long.")
+            self._refusal = _TOO_LONG
+            self.send_400_response("Invalid HTTP request received.")
         elif self._is_idle and self._deadline is None:
             # It was not the beginning of a request (an empty line, the rest of a body that nobody wanted), and uvicorn
             # has stopped its own clock.
@@ -129,25 +133,35 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._is_in_head:  # RFC 9110 6.5.1
             return
         if len(self.headers) >= self._bounds.headers:
-            self._is_too_long = True
-            raise HeadTooLong
+            self._refuse_head(_TOO_LONG)
         super().on_header(name, value)
 
     def _count_head(self, size: int) -> None:
         self._unfinished_bytes = 0
         self._head_bytes += size
         if self._head_bytes > self._bounds.head_bytes:
-            self._is_too_long = True
-            raise HeadTooLong
+            self._refuse_head(_TOO_LONG)
 
     def on_headers_complete(self) -> None:
         """The head is here: the body has so long to come."""
         self._is_in_head = False
+        self._require_one_host()
         if len(self.pipeline) >= self._bounds.pipelined:
             self.transport.abort()
             return
         self._expect(self._bounds.body_timeout)
         super().on_headers_complete()
+
+    def _require_one_host(self) -> None:
+        # RFC 9112 3.2. Otherwise a policy may judge by one host and the application answer for another.
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        is_old = cast("Any", self.parser).get_http_version() == "1.0"
+        if hosts > 1 or (hosts == 0 and not is_old):
+            self._refuse_head(_NO_HOST)
+
+    def _refuse_head(self, refusal: tuple[int, str]) -> NoReturn:
+        self._refusal = refusal
+        raise HeadRefused
 
     def on_message_complete(self) -> None:
         """The request is here whole."""
@@ -167,10 +181,7 @@ class HttpProtocol(HttpToolsProtocol):
         if cycle is not None and cycle.response_started and not cycle.response_complete:
             self.transport.abort()
             return
-        if self._is_too_long:
-            self._answer(431, "Request head too long.")
-            return
-        super().send_400_response(msg)
+        self._answer(*(self._refusal or (400, msg)))
 
     def _answer(self, status: int, text: str) -> None:
         head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(text)

@@ -145,6 +145,27 @@ async def test_a_head_without_end_or_with_too_many_headers_gets_431(world: World
             assert (await client.get(headers=["x: " + "a" * 20_000])).status == 200
 
 
+async def test_a_request_names_exactly_one_host_unless_it_is_of_http_1_0(world: World, tmp_path: Path) -> None:
+    """RFC 9112 3.2. What a policy says of hosts must not depend on which of two an application looks at."""
+    heads = {
+        b"GET / HTTP/1.1\r\n\r\n": 400,
+        b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n": 400,
+        b"GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n": 400,
+        b"GET / HTTP/1.0\r\nhost: a\r\nhost: b\r\n\r\n": 400,
+        b"GET / HTTP/1.0\r\n\r\n": 200,
+        b"GET / HTTP/1.1\r\nhost: a\r\n\r\n": 200,
+    }
+    async with world.unix(tmp_path / "s") as server:
+        for head, status in heads.items():
+            async with connected(server) as client:
+                client.writer.write(head)
+                response = await client.response()
+                assert response.status == status, head
+                if status == 400:
+                    assert b"exactly one host" in response.body
+        assert len(world.app.scopes) == 2, "what is refused does not reach the application"
+
+
 async def test_trailers_are_no_headers_and_without_end_are_refused(world: World, tmp_path: Path) -> None:
     head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
     async with world.unix(tmp_path / "s") as server:
