@@ -19,6 +19,7 @@ from livery.errors import LiveryError
 from livery_cli.completion import VARIABLE, answer
 from livery_cli.exits import Exit, NotText, OutputLost, exit_code, tell
 from livery_cli.lazy import Lazy, LazyGroup
+from livery_cli.terminal.interrupts import heed
 
 COMMANDS = {
     "up": Lazy("up.command:up", "Run everything on this machine: CA, agent, policy and two demo services."),
@@ -107,6 +108,7 @@ def _nowhere() -> TextIO:
 
 def main() -> None:
     """The console script."""
+    heed()
     # Where there is none (`>&-`), the next file that is opened must not become it.
     sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -21,6 +21,7 @@ from livery_cli.commands.svid_files import write_svid
 from livery_cli.exits import Exit
 from livery_cli.peers.client import WORKLOAD_HEADER, BadRequest, NotFound, Refused, agent_at, channel, seconds
 from livery_cli.peers.live_ids import complete_own_id
+from livery_cli.terminal.interrupts import pause
 from livery_cli.terminal.options import endpoint_socket_option, output_option, timeout_option
 from livery_cli.terminal.output import View, show, show_one
 
@@ -68,7 +69,7 @@ def _first_response(endpoint: str, timeout: timedelta, *, wait: bool) -> workloa
         except Refused:
             if not wait or time.monotonic() > end:
                 raise
-        time.sleep(_AGAIN)
+        pause(_AGAIN)
 
 
 def _row(received: X509Svid, hint: str) -> dict[str, object]:

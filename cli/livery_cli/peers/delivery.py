@@ -23,6 +23,7 @@ from livery.wire import livery_api
 from livery_cli.exits import Exit
 from livery_cli.peers.client import Peer, Unreachable, ca_at, channel, seconds
 from livery_cli.peers.wire_text import id_from_wire
+from livery_cli.terminal.interrupts import pause
 
 PATIENCE = timedelta(seconds=60)
 _AGAIN = 0.2  # seconds between two questions
@@ -81,7 +82,7 @@ def wait_until_delivered(
     ask: Ask,
     patience: timedelta,
     *,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = pause,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Exit:
     """Wait until every live agent has the change that is the latest now, and say of each that it has it.

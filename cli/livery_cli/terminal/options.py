@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import click
 
-from livery.runtime.directories import runtime_directory, state_directory
+from livery.runtime.directories import NoHome, runtime_directory, state_directory
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -59,7 +59,10 @@ TTL = Ttl()
 
 def default_state(name: str) -> Path:
     """Where the state of this name is kept when nobody says otherwise."""
-    return state_directory() / name
+    try:
+        return state_directory() / name
+    except NoHome as error:
+        raise click.UsageError(f"{error}. Set HOME or XDG_STATE_HOME, or give --state.") from error
 
 
 def output_option(command: F) -> F:

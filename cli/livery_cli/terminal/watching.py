@@ -10,7 +10,6 @@ said once, and so is its return.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -21,6 +20,7 @@ import click
 
 from livery.errors import Kind, LiveryError
 from livery_cli.plain_text import one_line
+from livery_cli.terminal.interrupts import pause
 from livery_cli.terminal.options import DURATION
 from livery_cli.terminal.output import Shown
 
@@ -49,7 +49,7 @@ def watchable(command: Callable[..., Shown]) -> Callable[..., int]:
 
 
 def follow(
-    look: Callable[[], Shown], present: Present, interval: timedelta, *, sleep: Callable[[float], None] = time.sleep
+    look: Callable[[], Shown], present: Present, interval: timedelta, *, sleep: Callable[[float], None] = pause
 ) -> NoReturn:
     """Present each look until interrupted. Raises what the first look raises, and later what no waiting can mend."""
     present(look())

@@ -17,6 +17,7 @@ import click
 import pytest
 
 from livery.errors import Kind, LiveryError
+from livery.runtime.directories import NoHome
 from livery_cli.commands.svid_files import write_svid
 from livery_cli.exits import Exit, exit_code, tell
 from livery_cli.main import COMMANDS, livery, main, run
@@ -107,7 +108,7 @@ def test_a_user_without_a_home_is_told_to_say_where(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def no_home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
+        raise NoHome("there is no place for state", why="user 1 has no home directory")
 
     monkeypatch.setattr("livery_cli.terminal.options.state_directory", no_home)
     assert run(command) == Exit.USAGE
