@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 
 import hypothesis
@@ -18,6 +19,9 @@ hypothesis.settings.load_profile("steady")
 # grpc's handlers of fork() crash the child of a process that has used grpc; ours only ever start other programs. It is
 # read at grpc's first use, which is after this.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+# A shell that is not interactive has SIGINT ignored by what it runs in the background, and so by all that runs below it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _CAPTURED = pytest.StashKey[list[str]]()
 
