@@ -20,7 +20,7 @@ hypothesis.settings.load_profile("steady")
 # read at grpc's first use, which is after this.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-# A shell that is not interactive has SIGINT ignored by what it runs in the background, and so by all that runs below it.
+# A shell that is not interactive has SIGINT ignored by what it runs in the background, and so by all that this runs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _CAPTURED = pytest.StashKey[list[str]]()
