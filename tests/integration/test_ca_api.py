@@ -455,6 +455,19 @@ async def test_weak_selectors_are_accepted_with_a_warning(ca: RunningCa) -> None
     assert "unix:path" in dict(await call.trailing_metadata())["livery-warning"]
 
 
+async def test_each_doubt_about_a_batch_is_told_once_with_the_entries_it_is_about(ca: RunningCa) -> None:
+    wrong = [an_entry("/p", f"/w{number}", "uid:1") for number in range(5)]
+    short = an_entry("/p", "/short", "unix:uid:1", x509_svid_ttl=5)
+    refused = an_entry("/p", "/refused", "unix:path:/usr/bin/web", dns_names=["no name"])
+    call = ca.entries.BatchCreateEntry(entry_api.BatchCreateEntryRequest(entries=[*wrong, short, refused]))
+    assert [bool(result.status.code) for result in (await call).results] == [False] * 6 + [True]
+    told = [value for key, value in await call.trailing_metadata() if key == "livery-warning"]
+    assert told == [
+        "no agent finds selectors of type uid; write unix:uid:... (/w0, /w1, /w2 and 2 more)",
+        "x509_svid_ttl is under 10 s, and nothing so short is signed",
+    ]
+
+
 # SVIDs
 
 

@@ -10,7 +10,7 @@ Invariant: items of a batch are independent; each has a status, in the order of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from grpc.aio import ServicerContext
 from livery.identity import TrustDomain, VerifiedX509Svid
 from livery.runtime.clock import Clock
 from livery.wire import entry_api, types_api
+from livery_ca.certificates.profile import MIN_LIFETIME
 from livery_ca.doors.entry_changes import EntryChanges
 from livery_ca.doors.entry_sync import serve
 from livery_ca.doors.guard.gate import Gate, admission_of
@@ -29,7 +30,7 @@ from livery_ca.doors.messages.presence import given
 from livery_ca.doors.refusals import Failed, InvalidArgument, Missing, failing
 from livery_ca.entries.catalog import Catalog
 from livery_ca.entries.deliveries import Deliveries
-from livery_ca.entries.validation import weak_selectors
+from livery_ca.entries.validation import unfound_selectors, weak_selectors
 from livery_ca.model import Entry
 from livery_ca.store.entries import Entries
 
@@ -41,6 +42,7 @@ Result = TypeVar("Result")
 
 WARNING_KEY = "livery-warning"
 _SYNC = "/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries"
+_NAMED = 3  # entries of a batch that a warning names
 _TOGETHER = 64  # items of a batch handed to the store at a time, which commits them as one group
 
 
@@ -92,7 +94,8 @@ class EntryDoor(entry_api.EntryServicer):
         """Add entries."""
         shown, asked_by = given(request, "output_mask", Mask), admission_of(context).asked_by
         results = await _batch(self.changes.create(each, shown, asked_by) for each in request.entries)
-        _warn(context, request.entries)
+        made = [each for each, result in zip(request.entries, results, strict=True) if result.status.code == 0]
+        _warn(context, made, entry_form.ALL_FIELDS)
         return entry_api.BatchCreateEntryResponse(results=results)
 
     async def BatchUpdateEntry(
@@ -102,8 +105,8 @@ class EntryDoor(entry_api.EntryServicer):
         mask = given(request, "input_mask", Mask) or entry_form.ALL_FIELDS
         shown, asked_by = given(request, "output_mask", Mask), admission_of(context).asked_by
         results = await _batch(self.changes.update(each, mask, shown, asked_by) for each in request.entries)
-        if mask.selectors:
-            _warn(context, request.entries)
+        made = [each for each, result in zip(request.entries, results, strict=True) if result.status.code == 0]
+        _warn(context, made, mask)
         return entry_api.BatchUpdateEntryResponse(results=results)
 
     async def BatchDeleteEntry(
@@ -166,9 +169,28 @@ async def _batch(items: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
     return results
 
 
-def _warn(context: Context, entries: Iterable[types_api.Entry]) -> None:
-    """Say which selectors prove little. SPIRE's messages have no place for it, so it rides in the trailer."""
+def _warn(context: Context, entries: Sequence[types_api.Entry], mask: Mask) -> None:
+    """Say what is doubtful in what was just done. SPIRE's messages have no place for it, so it rides in the trailer:
+    each kind of doubt once, and of several entries the first three that it is about.
+    """
+    doubtful: dict[str, list[str]] = {}
     for entry in entries:
-        if warning := weak_selectors(entry.selectors):
-            _log.warning("weak selectors", entry=entry.id, spiffe_path=entry.spiffe_id.path, why=warning)
-            context.set_trailing_metadata(((WARNING_KEY, warning),))
+        for doubt in _doubts(entry, mask):
+            _log.warning("doubtful entry", entry=entry.id, spiffe_path=entry.spiffe_id.path, why=doubt)
+            doubtful.setdefault(doubt, []).append(entry.spiffe_id.path)
+    if doubtful:
+        context.set_trailing_metadata(tuple((WARNING_KEY, _told(doubt, of)) for doubt, of in doubtful.items()))
+
+
+def _doubts(entry: types_api.Entry, mask: Mask) -> Iterator[str]:
+    if mask.selectors:
+        yield from filter(None, (weak_selectors(entry.selectors), unfound_selectors(entry.selectors)))
+    shortest = int(MIN_LIFETIME.total_seconds())
+    for name in ("x509_svid_ttl", "jwt_svid_ttl"):
+        if getattr(mask, name) and 0 < getattr(entry, name) < shortest:
+            yield f"{name} is under {shortest} s, and nothing so short is signed"
+
+
+def _told(doubt: str, paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return doubt if len(paths) == 1 else f"{doubt} ({', '.join(paths[:_NAMED])}{more})"

@@ -1,7 +1,8 @@
 """What makes a registration entry valid, rule by rule and in SPIRE's words.
 
-Owns: the rules that follow from an entry's own values, and the warning for selectors that prove little. Does not own:
-reading the wire's form (`doors.messages.entry_form`), or rules that need other rows (`store.entries`).
+Owns: the rules that follow from an entry's own values, and the warnings for selectors that prove little or that no
+process has. Does not own: reading the wire's form (`doors.messages.entry_form`), or rules that need other rows
+(`store.entries`).
 
 Invariant: pure; every refusal is an `InvalidEntry` whose text clients of SPIRE's API already know.
 """
@@ -23,6 +24,18 @@ _ENTRY_ID = re.compile(r"[A-Za-z0-9._-]*")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")  # an underscore as SPIRE: containers' names have it
 _MAX_DNS_NAME = 253  # RFC 1035 2.3.4, without the root's dot
 _SHAREABLE_KINDS = ("path:", "sha256:")
+_NUMBER, _NAME = ("a number", re.compile(r"0|[1-9][0-9]*")), ("a name", re.compile(r".+", re.DOTALL))
+# What an agent, SPIRE's or ours, says of a process on Linux: kind → what its value is.
+_UNIX_KINDS = {
+    "uid": _NUMBER,
+    "gid": _NUMBER,
+    "supplementary_gid": _NUMBER,
+    "user": _NAME,
+    "group": _NAME,
+    "supplementary_group": _NAME,
+    "path": ("an absolute path", re.compile(r"/.*", re.DOTALL)),
+    "sha256": ("64 lower-case hexadecimal digits", re.compile(r"[0-9a-f]{64}")),
+}
 
 
 class InvalidEntry(LiveryError):
@@ -101,7 +114,27 @@ def weak_selectors(selectors: Iterable[TypeAndValue]) -> str:
     borrowed = [each for each in held if each.type == "unix" and each.value.startswith(_SHAREABLE_KINDS)]
     if not held or len(borrowed) < len(held):
         return ""
-    return "unix:path and unix:sha256 alone admit whoever may run that file; add unix:uid, unix:gid or systemd:id"
+    return "unix:path and unix:sha256 alone admit whoever may run that file; add unix:uid or unix:gid"
+
+
+def unfound_selectors(selectors: Iterable[TypeAndValue]) -> str:
+    """Why no process will ever be found to have all of these, or nothing where one may.
+
+    Only `unix` is judged: other types are other attestors' business, and an agent may have any.
+    """
+    return next((why for each in selectors if (why := _unfound(each))), "")
+
+
+def _unfound(selector: TypeAndValue) -> str:
+    if selector.type in _UNIX_KINDS:
+        return f"no agent finds selectors of type {selector.type}; write unix:{selector.type}:..."
+    if selector.type != "unix":
+        return ""
+    kind, _, value = selector.value.partition(":")
+    if kind not in _UNIX_KINDS:
+        return f"no process has such a unix selector; there are {', '.join(_UNIX_KINDS)}"
+    what, form = _UNIX_KINDS[kind]
+    return "" if form.fullmatch(value) else f"no process has such a unix:{kind}; it is {what}"
 
 
 def _dns_fault(name: str) -> str:

@@ -44,8 +44,8 @@ class JoinTokenAttestor:
         try:
             return read_private(self.path).decode("utf-8").strip()
         except (LiveryError, UnicodeDecodeError) as cause:
-            why = cause.what if isinstance(cause, LiveryError) else "it is not text"
-            raise NodeProofUnavailable(f"the join token in {self.path} cannot be read", why=why) from cause
+            why, fix = (cause.what, cause.fix) if isinstance(cause, LiveryError) else ("it is not text", "")
+            raise NodeProofUnavailable(f"the join token in {self.path} cannot be read", why=why, fix=fix) from cause
 
 
 def _refuse_challenge(_challenge: bytes) -> bytes:

@@ -76,8 +76,9 @@ def _private_key(path: Path) -> NodeKey:
         key = serialization.load_pem_private_key(read_private(path), password=None)
     except (LiveryError, ValueError, TypeError, UnsupportedAlgorithm) as cause:
         # Never the parser's own words about a key file: they may quote it.
-        why = str(cause) if isinstance(cause, LiveryError) else "it is not an unencrypted PEM private key"
-        raise NodeProofUnavailable(f"no private key could be read from {path}", why=why) from cause
+        bare = "it is not an unencrypted PEM private key", ""
+        why, fix = (str(cause), cause.fix) if isinstance(cause, LiveryError) else bare
+        raise NodeProofUnavailable(f"no private key could be read from {path}", why=why, fix=fix) from cause
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise NodeProofUnavailable(
             f"the key in {path} is of a kind x509pop does not know", why="only RSA and EC keys are"

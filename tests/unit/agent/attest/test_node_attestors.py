@@ -122,6 +122,16 @@ def test_x509pop_refuses_a_key_that_others_can_read(files: Files):
     with pytest.raises(NodeProofUnavailable, match=r"node\.key") as refused:
         files.attestor().prove()
     assert "0644" in refused.value.why
+    assert refused.value.fix.startswith("chmod 600 ")
+
+
+def test_a_token_file_that_others_can_read_is_refused_with_what_to_do(tmp_path: Path):
+    path = tmp_path / "token"
+    path.write_text("a-token")
+    path.chmod(0o644)
+    with pytest.raises(NodeProofUnavailable, match="cannot be read") as refused:
+        JoinTokenAttestor(path=path).prove()
+    assert refused.value.fix == f"chmod 600 {path}"
 
 
 def test_x509pop_refuses_a_kind_of_key_it_does_not_know(files: Files):

@@ -103,3 +103,27 @@ def test_a_stored_svid_has_selectors_of_one_type_and_no_cache_hint() -> None:
 )
 def test_a_path_or_hash_alone_draws_a_warning(selectors: list[str], weak: bool) -> None:
     assert bool(validation.weak_selectors([Selector.parse(each) for each in selectors])) is weak
+
+
+@pytest.mark.parametrize(
+    ("selector", "told"),
+    [
+        ("uid:1000", "write unix:uid:"),
+        ("path:/usr/bin/web", "write unix:path:"),
+        ("unix:uid:root", "it is a number"),
+        ("unix:gid:-1", "it is a number"),
+        ("unix:path:bin/web", "it is an absolute path"),
+        ("unix:sha256:AB", "64 lower-case hexadecimal digits"),
+        ("unix:pid:1", "there are uid, gid"),
+        ("unix:uid:0", ""),
+        ("unix:user:web", ""),
+        ("unix:supplementary_gid:27", ""),
+        ("unix:path:/usr/bin/web", ""),
+        (f"unix:sha256:{'ab' * 32}", ""),
+        ("k8s:ns:shop", ""),
+        ("x509pop:subject:cn:node", ""),
+    ],
+)
+def test_a_selector_that_no_process_can_have_draws_a_warning(selector: str, told: str) -> None:
+    why = validation.unfound_selectors([Selector.parse("unix:uid:7"), Selector.parse(selector)])
+    assert told in why if told else why == ""
