@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +93,9 @@ def test_an_entry_is_created_shown_listed_updated_and_deleted(up: Up, domain: st
 def test_the_same_entry_twice_is_a_conflict(up: Up, domain: str, agent: str) -> None:
     fields = ["--spiffe-id", f"{domain}/twice", "--parent-id", agent, "--selector", "unix:uid:54322"]
     assert up.livery("entry", "create", *fields).returncode == DONE
-    says_what_and_why(up.livery("entry", "create", *fields), REFUSED)
+    again = up.livery("entry", "create", *fields)
+    says_what_and_why(again, REFUSED)
+    assert up.livery("entry", "list", "--spiffe-id", f"{domain}/twice", "-o", "name").stdout.strip() in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -251,6 +256,7 @@ def test_an_administrator_mints_an_x509_svid(up: Up, domain: str, tmp_path: Path
     assert names.get_values_for_type(x509.DNSName) == ["once"]
     key = serialization.load_pem_private_key((tmp_path / "key.pem").read_bytes(), None)
     assert key.public_key() == leaf.public_key()
+    assert (tmp_path / "bundle.pem").read_text() == up.livery("bundle", "show", "--format", "pem").stdout
     assert "PRIVATE KEY" not in json.dumps(minted)
     says_what_and_why(up.livery("mint", "x509", "spiffe://elsewhere.test/once"), USAGE)
 
@@ -287,6 +293,49 @@ def test_this_program_fetches_a_jwt_svid_and_validates_it(up: Up, tester: str) -
     wrong = up.livery_with(token, "svid", "jwt", "validate", "--audience", "audit")
     assert (wrong.returncode, wrong.stdout) == (NO, "")
     assert wrong.stderr.startswith("not valid: ")
+    for_programs = up.livery_with(token, "svid", "jwt", "validate", "--audience", "audit", "-o", "json")
+    said = json.loads(for_programs.stdout)
+    assert (for_programs.returncode, said["valid"]) == (NO, False)
+    assert set(said) == documented("svid jwt validate")
+
+
+def test_a_claim_that_is_a_time_is_a_whole_number(up: Up, tester: str) -> None:
+    token = up.livery("svid", "jwt", "fetch", "--audience", "billing", "-o", "name").stdout.split()[0]
+    shown = up.livery_with(token, "svid", "jwt", "validate", "--audience", "billing", "-o", "json").stdout
+    claims = json.loads(shown)["claims"]
+    assert (type(claims["exp"]), type(claims["iat"])) == (int, int)
+    assert list(claims) == sorted(claims)
+
+
+def test_an_identity_that_this_program_lacks_is_refused_with_the_way_to_those_it_has(up: Up, tester: str) -> None:
+    done = up.livery("svid", "jwt", "fetch", "--audience", "billing", "--spiffe-id", tester + "/other")
+    says_what_and_why(done, REFUSED)
+    assert "livery svid x509 fetch" in done.stderr
+
+
+def test_to_wait_for_an_identity_is_to_wait_for_the_agent_too(up: Up, tester: str, tmp_path: Path) -> None:
+    short = Path(tempfile.mkdtemp(prefix="lv-late-"))
+    late = short / "workload.sock"
+    ready = Path(up.ready["spiffe_endpoint_socket"].removeprefix("unix:"))
+    started = threading.Timer(1.5, late.symlink_to, [ready])
+    started.start()
+    try:
+        words = ("svid", "x509", "fetch", "--endpoint-socket", f"unix:{late}", "-o", "name")
+        assert up.livery(*words).returncode == UNREACHABLE
+        assert tester in up.livery(*words, "--wait").stdout.split()
+    finally:
+        started.join()
+        shutil.rmtree(short)
+
+
+def test_each_rotation_that_is_watched_is_one_line_of_json(up: Up, tester: str) -> None:
+    program = [str(Path(sys.executable).parent / "livery"), "svid", "x509", "watch", "-o", "json"]
+    with subprocess.Popen(program, env=up.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as watching:
+        assert watching.stdout is not None
+        first = json.loads(watching.stdout.readline())
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == INTERRUPTED
+    assert tester in [row["spiffe_id"] for row in first]
 
 
 @pytest.mark.parametrize("kind", ["x509", "jwt"])

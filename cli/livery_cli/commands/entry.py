@@ -113,7 +113,9 @@ def create(entry_id: str, ca_socket: str, timeout: timedelta, output: str, **fie
         request = entry_api.BatchCreateEntryRequest(entries=[wire])
         answer, call = entry_api.EntryStub(opened).BatchCreateEntry.with_call(request, timeout=seconds(timeout))
     (result,) = answer.results
-    check_item(result.status.code, result.status.message, peer)
+    # The CA shows the one that stands in the way.
+    of = f" ({result.entry.id})" if result.status.code and result.entry.id else ""
+    check_item(result.status.code, result.status.message + of, peer)
     tell_warnings(call)
     show_one(entry_row(result.entry), VIEW, output)
 
@@ -134,7 +136,7 @@ def update(entry_id: str, ca_socket: str, timeout: timedelta, output: str, **fie
         request = entry_api.BatchUpdateEntryRequest(entries=[wire])
         answer, call = entry_api.EntryStub(opened).BatchUpdateEntry.with_call(request, timeout=seconds(timeout))
     (result,) = answer.results
-    check_item(result.status.code, result.status.message, peer)
+    check_item(result.status.code, f"{entry_id}: {result.status.message}", peer)
     tell_warnings(call)
     show_one(entry_row(result.entry), VIEW, output)
 

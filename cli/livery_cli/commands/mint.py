@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from livery.identity import SpiffeId
-from livery.wire import svid_api
+from livery.wire import bundle_api, svid_api
 from livery_cli.commands.svid_files import pem, write_svid
 from livery_cli.peers.client import BadRequest, ca_at, channel, seconds
 from livery_cli.peers.live_ids import complete_spiffe_id
@@ -69,12 +69,14 @@ def mint_x509(
     with channel(ca_at(ca_socket)) as opened:
         request = svid_api.MintX509SVIDRequest(csr=csr, ttl=int(ttl.total_seconds()) if ttl else 0)
         minted = svid_api.SVIDStub(opened).MintX509SVID(request, timeout=seconds(timeout)).svid
+        bundle = bundle_api.BundleStub(opened).GetBundle(bundle_api.GetBundleRequest(), timeout=seconds(timeout))
     row: dict[str, object] = {"spiffe_id": id_from_wire(minted.id), "expires_at": at(minted.expires_at)}
     key_der = key.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     if directory is not None:
-        row |= write_svid(directory, list(minted.cert_chain), key_der, bundle=None)
+        authorities = [each.asn1 for each in bundle.x509_authorities]
+        row |= write_svid(directory, list(minted.cert_chain), key_der, authorities)
     else:
         row |= {"chain": "".join(pem("CERTIFICATE", der) for der in minted.cert_chain)}
         row |= {"key": pem("PRIVATE KEY", key_der)}

@@ -6,8 +6,10 @@ what the workload sees.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -19,11 +21,21 @@ from livery.identity.jwt_svid import MAX_TOKEN_BYTES
 from livery.wire import workload_api
 from livery_cli.commands.svid_files import write_svid
 from livery_cli.exits import Exit
-from livery_cli.peers.client import WORKLOAD_HEADER, BadRequest, NotFound, Refused, agent_at, channel, seconds
+from livery_cli.peers.client import (
+    WORKLOAD_HEADER,
+    BadRequest,
+    NotFound,
+    Refused,
+    Unreachable,
+    agent_at,
+    channel,
+    seconds,
+)
 from livery_cli.peers.live_ids import complete_own_id
 from livery_cli.terminal.interrupts import pause
 from livery_cli.terminal.options import endpoint_socket_option, output_option, timeout_option
-from livery_cli.terminal.output import View, show, show_one
+from livery_cli.terminal.output import View, several, show, show_one
+from livery_cli.terminal.watching import printing
 
 X509_VIEW = View(
     {
@@ -61,12 +73,14 @@ def _responses(endpoint: str, timeout: float | None) -> Iterator[workload_api.X5
 
 
 def _first_response(endpoint: str, timeout: timedelta, *, wait: bool) -> workload_api.X509SVIDResponse:
-    """The first answer. To wait is to ask again when denied: a new entry takes its agent a moment to learn of."""
+    """The first answer. To wait is to ask again while there is none: a new entry takes its agent a moment to learn of,
+    and an agent that is being started takes one to serve.
+    """
     end = time.monotonic() + seconds(timeout)
     while True:
         try:
-            return next(_responses(endpoint, seconds(timeout)))
-        except Refused:
+            return next(_responses(endpoint, max(end - time.monotonic(), _AGAIN)))
+        except (Refused, Unreachable):
             if not wait or time.monotonic() > end:
                 raise
         pause(_AGAIN)
@@ -122,9 +136,10 @@ def fetch_x509(
 @output_option
 def watch_x509(endpoint_socket: str, output: str) -> None:
     """Show this process's X.509-SVIDs, and again at each rotation, until interrupted."""
+    present = printing(output)
     for response in _responses(endpoint_socket, None):
         rows = [_row(X509Svid.from_der(each.x509_svid, each.x509_svid_key), each.hint) for each in response.svids]
-        show(rows, X509_VIEW, output)
+        present(several(rows, X509_VIEW))
 
 
 @jwt_.command("fetch")
@@ -138,7 +153,10 @@ def fetch_jwt(
 ) -> None:
     """Fetch this process's JWT-SVIDs."""
     request = workload_api.JWTSVIDRequest(audience=audiences, spiffe_id=spiffe_id)
-    with channel(agent_at(endpoint_socket)) as opened:
+    peer = agent_at(endpoint_socket)
+    if spiffe_id:  # it may have others
+        peer = replace(peer, if_denied=f"see what it has with `livery svid x509 fetch`; or {peer.if_denied}")
+    with channel(peer) as opened:
         stub = workload_api.SpiffeWorkloadAPIStub(opened)
         response = stub.FetchJWTSVID(request, metadata=WORKLOAD_HEADER, timeout=seconds(timeout))
     rows = [{"spiffe_id": each.spiffe_id, "token": each.svid, "hint": each.hint} for each in response.svids]
@@ -156,15 +174,31 @@ def validate_jwt(token: BinaryIO, audience: str, endpoint_socket: str, timeout: 
     # What is no text at all comes out as text that is no token; what is cut off is longer than any token.
     text = token.read(MAX_TOKEN_BYTES + 1).decode("utf-8", "replace").strip()
     request = workload_api.ValidateJWTSVIDRequest(audience=audience, svid=text)
+    row: dict[str, object] = {"spiffe_id": None, "valid": False, "claims": None, "why": None}
     try:
         with channel(agent_at(endpoint_socket)) as opened:
             stub = workload_api.SpiffeWorkloadAPIStub(opened)
             response = stub.ValidateJWTSVID(request, metadata=WORKLOAD_HEADER, timeout=seconds(timeout))
     except BadRequest as refusal:
-        click.echo(f"not valid: {refusal.what}", err=True)
+        if output == "json":
+            show_one(row | {"why": refusal.what}, View({}, name="spiffe_id"), output)
+        else:
+            click.echo(f"not valid: {refusal.what}", err=True)
         return Exit.NO
-    from google.protobuf.json_format import MessageToDict
-
-    row = {"spiffe_id": response.spiffe_id, "valid": True, "claims": MessageToDict(response.claims)}
+    row |= {"spiffe_id": response.spiffe_id, "valid": True, "claims": _claims(response)}
+    if output != "json":
+        row["claims"] = json.dumps(row["claims"])
+        del row["why"]
     show_one(row, View({}, name="spiffe_id"), output)
     return Exit.DONE
+
+
+def _claims(response: workload_api.ValidateJWTSVIDResponse) -> dict[str, object]:
+    """The claims in a stable order. A `Struct` knows no integers: a time that came as one is one again."""
+    from google.protobuf.json_format import MessageToDict
+
+    return {name: _whole(value) for name, value in sorted(MessageToDict(response.claims).items())}
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value

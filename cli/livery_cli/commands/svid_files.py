@@ -20,9 +20,7 @@ def pem(label: str, der: bytes) -> str:
     return f"-----BEGIN {label}-----\n{body}\n-----END {label}-----\n"
 
 
-def write_svid(
-    directory: Path, chain: Sequence[bytes], key: bytes, bundle: Sequence[bytes] | None
-) -> dict[str, object]:
+def write_svid(directory: Path, chain: Sequence[bytes], key: bytes, bundle: Sequence[bytes]) -> dict[str, object]:
     """Write the files and say where they are. The key goes first: a certificate without its key is of no use."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -33,8 +31,6 @@ def write_svid(
     written = {"key_file": directory / "key.pem", "svid_file": directory / "svid.pem"}
     write_atomic(written["key_file"], pem("PRIVATE KEY", key).encode())
     write_atomic(written["svid_file"], "".join(pem("CERTIFICATE", der) for der in chain).encode(), mode=0o644)
-    if bundle is not None:
-        written["bundle_file"] = directory / "bundle.pem"
-        text = "".join(pem("CERTIFICATE", der) for der in bundle)
-        write_atomic(written["bundle_file"], text.encode(), mode=0o644)
+    written["bundle_file"] = directory / "bundle.pem"
+    write_atomic(written["bundle_file"], "".join(pem("CERTIFICATE", der) for der in bundle).encode(), mode=0o644)
     return {name: str(path) for name, path in written.items()}

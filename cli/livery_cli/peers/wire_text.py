@@ -7,6 +7,7 @@ Owns: these conversions for the CLI. Does not own: parsing itself (`livery.ident
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from livery.identity import Selector, SpiffeId
 from livery.wire import types_api
@@ -42,8 +43,8 @@ def entry_row(entry: types_api.Entry) -> dict[str, object]:
         "spiffe_id": id_from_wire(entry.spiffe_id),
         "parent_id": id_from_wire(entry.parent_id),
         "selectors": selectors_from_wire(entry.selectors),
-        "x509_svid_ttl": entry.x509_svid_ttl or None,
-        "jwt_svid_ttl": entry.jwt_svid_ttl or None,
+        "x509_svid_ttl": _lifetime(entry.x509_svid_ttl),
+        "jwt_svid_ttl": _lifetime(entry.jwt_svid_ttl),
         "dns_names": list(entry.dns_names),
         "federates_with": list(entry.federates_with),
         "admin": entry.admin,
@@ -54,3 +55,7 @@ def entry_row(entry: types_api.Entry) -> dict[str, object]:
         "created_at": at(entry.created_at),
         "revision": entry.revision_number,
     }
+
+
+def _lifetime(seconds: int) -> timedelta | None:
+    return timedelta(seconds=seconds) if seconds else None

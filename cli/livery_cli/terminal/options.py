@@ -35,8 +35,14 @@ class Duration(click.ParamType[timedelta]):
             return value
         parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])", str(value))
         seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        if "".join(number + unit for number, unit in parts) != str(value) or not SHORTEST <= seconds <= LONGEST:
+        if "".join(number + unit for number, unit in parts) != str(value) or not parts:
             self.fail(f"{value!r} is not a duration; write it like 90s, 10m or 1h30m", param, ctx)
+        if not SHORTEST <= seconds <= LONGEST:
+            self.fail(
+                f"{value!r} is too {'short' if seconds < SHORTEST else 'long'}; write it like 90s, 10m or 1h30m",
+                param,
+                ctx,
+            )
         return timedelta(seconds=seconds)
 
 
