@@ -36,6 +36,8 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     lines += [f"could not be evaluated: {error}" for error in record.get("errors", ())]
     if record.get("dropped"):
         lines.append(f"not read, since no policy can know them: {', '.join(record['dropped'])}")
+    if record.get("assumed"):
+        lines.append("assumed: " + ", ".join(f"context.{name} is {value}" for name, value in record["assumed"].items()))
     version = record.get("version")
     lines.append(f"policies {version['digest'][:19]}…" if version else "no policies were loaded")
     return lines

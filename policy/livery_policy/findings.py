@@ -32,6 +32,11 @@ class Finding:
         """Whether this keeps the set from being loaded."""
         return self.severity is Severity.ERROR
 
+    @property
+    def where(self) -> str:
+        """The file and, if it is about one, the line."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
     def as_dict(self) -> dict[str, object]:
         """The finding as plain data, for `--output json` and the administrator's answers."""
         return {
@@ -44,6 +49,5 @@ class Finding:
         }
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else self.file
         about = f" {self.policy}:" if self.policy else ""
-        return f"{where}: {self.severity}:{about} {self.message} [{self.code}]"
+        return f"{self.where}: {self.severity}:{about} {self.message} [{self.code}]"

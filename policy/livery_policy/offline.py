@@ -6,7 +6,7 @@ Owns: both as functions that return plain data. Does not own: output or exit cod
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from livery_policy.engine.decide import Engine
 from livery_policy.engine.source import PolicyFile
 from livery_policy.errors import InvalidPolicies
 from livery_policy.explanation import sentences
-from livery_policy.findings import Finding
+from livery_policy.findings import Finding, Severity
 from livery_policy.model.calls import Call, Peer
 from livery_policy.model.decision import Decision
 from livery_policy.model.vocabulary import Vocabulary
@@ -27,14 +27,24 @@ _PLAIN = Vocabulary()
 
 
 def check(paths: Sequence[Path], vocabulary: Vocabulary = _PLAIN) -> tuple[Finding, ...]:
-    """Every finding in these files and directories, taken together as one set. Raises `UnreadablePolicies`.
+    """Every finding in these files and directories, taken together as one set, by paths as they were given. Raises
+    `UnreadablePolicies`.
 
     No finding with `is_error` means that a server would load the set.
     """
+    files: list[PolicyFile] = []
+    bare: list[Finding] = []
+    for path in paths:
+        found = (
+            [replace(file, name=str(path / file.name)) for file in _files([path])] if path.is_dir() else _files([path])
+        )
+        files += found
+        if not found:
+            bare.append(Finding(str(path), 0, "empty", "the directory holds no *.cedar file", Severity.WARNING))
     try:
-        return compile_policies(_files(paths), vocabulary).warnings
+        return (*bare, *compile_policies(files, vocabulary).warnings)
     except InvalidPolicies as e:
-        return e.findings
+        return (*bare, *e.findings)
 
 
 @dataclass(frozen=True, slots=True)

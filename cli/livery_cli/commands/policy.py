@@ -19,7 +19,7 @@ from livery_cli.commands.vocabulary import configured_vocabulary
 from livery_cli.exits import Exit
 from livery_cli.peers.decisions import find_decision, policy_at, show_decision
 from livery_cli.peers.unix_http import ask
-from livery_cli.plain_text import plain
+from livery_cli.plain_text import one_line
 from livery_cli.terminal.options import config_option, output_option, policy_socket_option, timeout_option
 from livery_cli.terminal.output import Shown, one
 from livery_cli.terminal.watching import watchable
@@ -44,13 +44,20 @@ def check(paths: tuple[Path, ...], config_file: Path | None, output: str) -> int
     findings = check_policies(paths, configured_vocabulary(config_file))
     if output == "json":
         click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
+    elif output == "name":
+        for place in dict.fromkeys(finding.where for finding in findings):
+            click.echo(one_line(place))
     else:
         for finding in findings:
-            click.echo(plain(str(finding)))
+            click.echo(one_line(str(finding)))
     errors = sum(finding.is_error for finding in findings)
     if output == "table":
-        click.echo(f"{errors} errors, {len(findings) - errors} warnings")
+        click.echo(f"{_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}")
     return Exit.NO if errors else Exit.DONE
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 @policy.command(short_help="Ask the server how it is; exit 0 or 1.")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from livery_policy import cedar
 from livery_policy.cedar import pst
-from livery_policy.engine import clauses, lint, source
+from livery_policy.engine import clauses, faults, lint, source
 from livery_policy.engine.source import PolicyFile, Statement
 from livery_policy.errors import InvalidPolicies
 from livery_policy.findings import Finding, Severity
@@ -28,7 +28,6 @@ from livery_policy.model.vocabulary import Vocabulary
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_SHOWN = 200  # characters of a condition in a reason
-_UNGUARDED = "unable to guarantee safety of access to optional attribute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +85,7 @@ class _Compiler:
     def __init__(self, schema: cedar.Schema, vocabulary: Vocabulary) -> None:
         self.schema = schema
         self.action_groups = cedar.action_groups(schema)
+        self._actions = frozenset(self.action_groups).union(*self.action_groups.values())
         self._vocabulary = vocabulary
         self._known: dict[frozenset[str], Known] = {}
         self.findings: list[Finding] = []
@@ -123,8 +123,8 @@ class _Compiler:
         if policy_id is None:
             return None
         errors = cedar.validation_errors(statement.text, self.schema)  # 4
-        for message in errors:
-            place.error("unguarded-attribute" if _UNGUARDED in message else "schema", message, policy_id)
+        for code, message in faults.told(errors, self._actions):
+            place.error(code, message, policy_id)
         if errors:
             return None
         try:  # 5

@@ -27,10 +27,16 @@ def test_sound_policies_have_no_findings(policies: Path) -> None:
 def test_findings_of_files_and_directories_name_each_place(policies: Path) -> None:
     (policies / "bad.cedar").write_text("\npermit(principal, action, resource);")
     (finding,) = check([policies])
-    assert str(finding).startswith("bad.cedar:2: error: every policy needs an id")
+    assert str(finding).startswith(f"{policies}/bad.cedar:2: error: every policy needs an id")
     assert json.dumps(finding.as_dict())
     (alone,) = check([policies / "bad.cedar"])
-    assert alone.file == str(policies / "bad.cedar")
+    assert alone == finding
+
+
+def test_a_directory_without_policies_is_a_warning(policies: Path) -> None:
+    (policies / "deep").mkdir()
+    found = check([policies / "deep", policies])
+    assert [str(each) for each in found] == [f"{policies}/deep: warning: the directory holds no *.cedar file [empty]"]
 
 
 def test_conflicting_ids_of_two_files_are_found_together(policies: Path) -> None:
@@ -71,6 +77,7 @@ def test_a_call_that_may_not_be_made_says_why_and_what_was_assumed(policies: Pat
         f"denied: {ORDERS} → GET / → {INVENTORY}",
         "because no policy permits it",
         f'nearest: demo/orders-may-read at {policies}/demo.cedar:2 failed on context.http.path like "/items/*"',
+        "assumed: context.http.path is /",
         f"policies {told['version']['digest'][:19]}…",  # type: ignore[index]
     ]
 

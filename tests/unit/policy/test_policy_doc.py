@@ -104,7 +104,7 @@ def test_every_attribute_is_listed() -> None:
 def test_every_code_of_a_finding_is_listed() -> None:
     """The codes are the texts of that shape which the checks report."""
     reported: set[str] = set()
-    for file in ("compiling.py", "lint.py"):
+    for file in ("compiling.py", "faults.py", "lint.py"):
         for node in ast.walk(ast.parse((ROOT / "policy" / "livery_policy" / "engine" / file).read_text())):
             if isinstance(node, ast.Call | ast.Tuple | ast.IfExp):
                 children = ast.iter_child_nodes(node)
@@ -157,6 +157,8 @@ def shown(name: str, default: Any) -> str:
             return ""
         case timedelta():
             return f"`{format_duration(default)}`"
+        case int() if name.endswith("_mode"):
+            return f"`{default:#o}`"
         case _:
             return f"`{format_size(default) if name in SIZES else default}`"
 
