@@ -129,6 +129,12 @@ def check_socket(peer: Peer) -> None:
         ) from error
     except OSError:  # such as a name that is too long for any file
         found = False
+    if found and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise Refused(
+            f"may not open {peer.address}",
+            why=f"its mode does not admit user {os.geteuid()}",
+            fix="run the command as the user that runs it, or as root",
+        )
     if not found:
         raise Unreachable(
             f"{peer.name} is not at {peer.address}",

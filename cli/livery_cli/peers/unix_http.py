@@ -86,4 +86,7 @@ def _judged(peer: Peer, status: int, text: bytes) -> Answer:
 
 
 def _message(body: object) -> str:
-    return str(body.get("detail") or body.get("error") or body) if isinstance(body, dict) else str(body)
+    if not isinstance(body, dict):
+        return str(body)
+    said = [str(body[key]) for key in ("what", "why", "detail", "error") if body.get(key)]
+    return ": ".join(said) or str(body)

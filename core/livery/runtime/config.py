@@ -119,6 +119,17 @@ class _Found:
                 return self.places[key[:length]]
         return None
 
+    def source(self, key: Key) -> str:
+        """Where the value of `key` stands; what its table does not say is a default, wherever the table is."""
+        within: object = self.values
+        for part in map(str, key):
+            if not isinstance(within, dict):
+                break
+            if part not in within:
+                return "default"
+            within = within[part]
+        return self.place(key) or "default"
+
 
 def load(model: type[M], role: str, path: Path | None, environ: Mapping[str, str]) -> M:
     """The configuration of `role`, or `ConfigError` with everything that is wrong with it."""
@@ -130,8 +141,7 @@ def effective(model: type[M], role: str, path: Path | None, environ: Mapping[str
     loaded, found = _load(model, role, path, environ)
     dumped = loaded.model_dump(mode="json")
     return tuple(
-        Setting(".".join(map(str, key)), _shown(value), found.place(key) or "default")
-        for key, value in _leaves(dumped, ())
+        Setting(".".join(map(str, key)), _shown(value, key), found.source(key)) for key, value in _leaves(dumped, ())
     )
 
 
@@ -305,12 +315,16 @@ def _leaves(value: object, key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ..
         yield key, value
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, key: Key = ()) -> str:
     match value:
         case None:
             return "not set"
+        case "":
+            return '""'
         case bool():
             return str(value).lower()
+        case int() if key and str(key[-1]).endswith("_mode"):
+            return f"{value:#o}"  # as TOML can write it, and as everybody reads it
         case list():
             return "[" + ", ".join(_shown(item) for item in value) + "]"
         case _:

@@ -115,6 +115,45 @@ def test_a_user_without_a_home_is_told_to_say_where(
     assert "--state" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["entry", "list", "--ca-socket"], ["inspect", "--agent-socket"], ["svid", "x509", "fetch", "--endpoint-socket"]],
+)
+def test_a_socket_that_this_user_may_not_open_is_a_refusal(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.access", lambda *_, **__: False)  # root may open any
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("closed.sock")
+        assert run([*command, "unix:closed.sock"]) == Exit.REFUSED
+    told = capfd.readouterr().err.splitlines()
+    assert told[0] == "error: may not open unix:closed.sock [refused]"
+    assert told[2].startswith("  fix: run the command as the user")
+
+
+def test_why_an_administrators_socket_refuses_is_told_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = json.dumps({"code": "not_admitted", "what": "administration is not for you", "why": "", "fix": "ask root"})
+    answer = f"HTTP/1.1 403 Forbidden\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("policy.sock")
+        listening.listen()
+
+        def once() -> None:
+            with listening.accept()[0] as asked:
+                asked.sendall(answer)
+                asked.recv(65536)
+
+        answering = threading.Thread(target=once)
+        answering.start()
+        assert run(["explain", "d-1", "--policy-socket", "unix:policy.sock"]) == Exit.REFUSED
+        answering.join()
+    assert "  why: administration is not for you" in capfd.readouterr().err.splitlines()
+
+
 def test_a_socket_is_named_to_grpc_as_the_file_it_is() -> None:
     """Which would read an address as a URI, and ask another socket or none."""
     assert target("unix:/a b/100%41?x#y") == "unix:/a%20b/100%2541%3Fx%23y"
@@ -191,7 +230,7 @@ def _answer_nonsense(listening: socket.socket) -> None:
 def test_a_directory_that_cannot_be_made_for_the_files_is_4(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Refused, match="cannot be made"):
-        write_svid(tmp_path / "file" / "svids", [b""], b"", None)
+        write_svid(tmp_path / "file" / "svids", [b""], b"", [])
 
 
 def test_a_full_disk_under_the_output_is_4_and_no_error_of_ours(tmp_path: Path) -> None:

@@ -31,6 +31,20 @@ class Sampling(Section):
     """How much of all."""
 
 
+class Door(Section):
+    path: str
+    """The socket."""
+    socket_mode: int = 0o660
+    """Its permissions."""
+    owner: str = ""
+    """Whose it is."""
+
+
+class Doors(Section):
+    socket: Door
+    """The only one."""
+
+
 class Ca(Section):
     """The settings of a CA, as far as these tests need them."""
 
@@ -256,6 +270,14 @@ def test_effective_shows_each_value_with_its_source_and_hides_secrets(tmp_path: 
     assert (settings["x509_svid_ttl"].value, settings["x509_svid_ttl"].source) == ("1h", "default")
     assert settings["keys.password"].source == f"{path}:4"
     assert "hunter2" not in str(settings)
+
+
+def test_effective_tells_a_default_from_a_value_of_the_same_table(tmp_path: Path) -> None:
+    path = write(tmp_path, '[ca]\n[ca.socket]\npath = "/s"\n')
+    settings = {s.name: s for s in effective(Doors, "ca", path, {})}
+    assert (settings["socket.path"].value, settings["socket.path"].source) == ("/s", f"{path}:3")
+    assert (settings["socket.socket_mode"].value, settings["socket.socket_mode"].source) == ("0o660", "default")
+    assert (settings["socket.owner"].value, settings["socket.owner"].source) == ('""', "default")
 
 
 def test_a_setting_without_documentation_cannot_be_declared() -> None:
