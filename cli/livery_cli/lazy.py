@@ -45,6 +45,15 @@ class LazyGroup(click.Group):
         lazy = self._lazy.get(cmd_name)
         return lazy.load() if lazy else super().get_command(ctx, cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; where there is none, suggest of those that are not loaded, too."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as missing:
+            raise click.NoSuchCommand(missing.command_name, possibilities=self.list_commands(ctx), ctx=ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command list from the one-line helps, importing nothing."""
         rows = [(name, lazy.help) for name, lazy in self._lazy.items()]

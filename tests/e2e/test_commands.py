@@ -179,6 +179,16 @@ def test_a_file_of_entries_is_planned_applied_and_pruned(up: Up, domain: str, tm
     says_what_and_why(up.livery("entry", "apply", "-f", str(file)), USAGE)
 
 
+def test_a_file_of_entries_may_come_from_a_pipe_and_what_is_refused_is_named(up: Up, domain: str) -> None:
+    table = '[[entry]]\nspiffe_id = "{}"\nparent_id = "{}/piped"\nselectors = ["unix:uid:54398"]\n'
+    good, bad = table.format(f"{domain}/piped", domain), table.format("spiffe://elsewhere.test/x", domain)
+    done = up.livery_with(good, "entry", "apply", "-f", "-", "-o", "name")
+    assert (done.returncode, done.stdout.strip()) == (DONE, f"{domain}/piped")
+    refused = up.livery_with(good + bad, "entry", "apply", "-f", "-")
+    says_what_and_why(refused, USAGE)
+    assert "spiffe://elsewhere.test/x: " in refused.stderr
+
+
 def test_an_entry_that_proves_little_is_made_with_a_warning(up: Up, domain: str, agent: str, tmp_path: Path) -> None:
     fields = ["--spiffe-id", f"{domain}/weak", "--parent-id", agent, "--selector", "unix:path:/usr/bin/weak"]
     made = up.livery("entry", "create", *fields, "-o", "name")

@@ -91,8 +91,12 @@ def can(
 
 
 def _decision(status: int, body: object) -> Mapping[str, Any]:
-    from livery_cli.peers.client import BadRequest
+    from livery_cli.peers.client import BadRequest, Unreachable
 
+    if status == HTTPStatus.NOT_FOUND:
+        raise Unreachable(
+            "what answers there is no policy server", why="it knows no /admin/can", fix="give its --policy-socket"
+        )
     if status != HTTPStatus.OK or not isinstance(body, dict):
         said = body if isinstance(body, dict) else {}
         raise BadRequest(str(said.get("what", "the question was refused")), why=str(said.get("why", status)))

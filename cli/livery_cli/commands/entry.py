@@ -17,7 +17,7 @@ from livery_cli.exits import Exit
 from livery_cli.peers.client import Peer, ca_at, channel, check_item, seconds, tell_warnings
 from livery_cli.peers.delivery import waits_for_agents
 from livery_cli.peers.live_ids import complete_entry_id, complete_parent_id, complete_spiffe_id
-from livery_cli.peers.wire_text import entry_row, id_to_wire, selectors_to_wire
+from livery_cli.peers.wire_text import entry_row, id_from_wire, id_to_wire, selectors_to_wire
 from livery_cli.terminal.options import DURATION, TTL, ca_socket_option, output_option, timeout_option
 from livery_cli.terminal.output import Shown, View, one, several, show_done, show_one
 from livery_cli.terminal.watching import watchable
@@ -218,7 +218,14 @@ def delete(entry_ids: tuple[str, ...], ca_socket: str, timeout: timedelta, outpu
 
 
 @entry.command()
-@click.option("-f", "--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
+@click.option(
+    "-f",
+    "--file",
+    "path",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    required=True,
+    help="The file; - is standard input.",
+)
 @click.option(
     "--prune/--no-prune", default=False, help="Delete entries under the file's parents that it does not name."
 )
@@ -228,8 +235,11 @@ def delete(entry_ids: tuple[str, ...], ca_socket: str, timeout: timedelta, outpu
 @output_option
 @waits_for_agents
 def apply(path: Path, prune: bool, dry_run: bool, ca_socket: str, timeout: timedelta, output: str) -> int:
-    """Make the CA's entries those of a TOML file of `[[entry]]` tables."""
-    wanted = entry_file.read(path)
+    """Make the CA's entries those of a TOML file of `[[entry]]` tables.
+
+    Where the CA refuses a change, others may have been made: mend the file and apply it again.
+    """
+    wanted = entry_file.read(Path("/dev/stdin") if str(path) == "-" else path)
     peer = ca_at(ca_socket)
     existing = list(all_entries(peer, entry_api.ListEntriesRequest.Filter(), timeout))
     plan = entry_file.plan(wanted, existing, prune=prune)
@@ -238,6 +248,6 @@ def apply(path: Path, prune: bool, dry_run: bool, ca_socket: str, timeout: timed
         return Exit.NO if plan else Exit.DONE
     with channel(peer) as opened:
         stub = entry_api.EntryStub(opened)
-        for status in entry_file.carry_out(plan, stub, seconds(timeout)):
-            check_item(status.code, status.message, peer)
+        for entry, status in entry_file.carry_out(plan, stub, seconds(timeout)):
+            check_item(status.code, f"{id_from_wire(entry.spiffe_id)}: {status.message}", peer)
     return Exit.DONE

@@ -7,10 +7,10 @@ one of the CA are the same when SPIFFE ID, parent and selectors are equal: the C
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import click
 
@@ -29,6 +29,10 @@ _KNOWN = {
 _SIGNS = {"create": "+", "update": "~", "delete": "-"}
 _BATCH = 50
 _LONGEST = 16 << 20  # bytes of a file
+_SELECTORS = 'write it like ["unix:uid:1000"]; docs/agent.md lists them'
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class InvalidEntryFile(LiveryError):
@@ -70,7 +74,7 @@ def _line(sign: str, entry: types_api.Entry) -> str:
 
 
 def read(path: Path) -> list[types_api.Entry]:
-    """The entries of a file; raises `InvalidEntryFile`, or the identity's own error with the bad text."""
+    """The entries of a file; raises `InvalidEntryFile` with the place of what is wrong."""
     with path.open("rb") as file:
         data = file.read(_LONGEST + 1)
     if len(data) > _LONGEST:
@@ -97,10 +101,12 @@ def _entry(table: object, where: str) -> types_api.Entry:
     missing = sorted({"spiffe_id", "parent_id", "selectors"} - set(table))
     if missing:
         raise InvalidEntryFile(f"{where}: {missing[0]!r} is missing")
+    if not table["selectors"]:
+        raise InvalidEntryFile(f"{where}: selectors is empty", why="it would describe no process", fix=_SELECTORS)
     entry = types_api.Entry(
-        spiffe_id=id_to_wire(_text(table, "spiffe_id", where)),
-        parent_id=id_to_wire(_text(table, "parent_id", where)),
-        selectors=selectors_to_wire(_texts(table, "selectors", where)),
+        spiffe_id=_read(id_to_wire, _text(table, "spiffe_id", where), where),
+        parent_id=_read(id_to_wire, _text(table, "parent_id", where), where),
+        selectors=_read(selectors_to_wire, _texts(table, "selectors", where), where),
         dns_names=_texts(table, "dns_names", where),
         federates_with=_texts(table, "federates_with", where),
         hint=_text(table, "hint", where),
@@ -109,8 +115,18 @@ def _entry(table: object, where: str) -> types_api.Entry:
     )
     for name in ("x509_svid_ttl", "jwt_svid_ttl"):
         if name in table:
-            setattr(entry, name, _ttl(_text(table, name, where), f"{where}: {name}"))
+            if not isinstance(table[name], str):
+                raise InvalidEntryFile(f"{where}: {name} is not text", fix='write it like "90s", "10m" or "1h30m"')
+            setattr(entry, name, _ttl(table[name], f"{where}: {name}"))
     return entry
+
+
+def _read(reader: Callable[[T], R], value: T, where: str) -> R:
+    """What the reader makes of it; its refusal, with the place."""
+    try:
+        return reader(value)
+    except LiveryError as error:
+        raise InvalidEntryFile(f"{where}: {error.what}", why=error.why, fix=error.fix) from error
 
 
 def _ttl(text: str, where: str) -> int:
@@ -167,24 +183,26 @@ def _comparable(entry: types_api.Entry) -> dict[str, object]:
     return {key: value for key, value in entry_row(entry).items() if key not in ignored}
 
 
-def carry_out(plan: Plan, stub: entry_api.EntryStub, timeout: float) -> Iterator[types_api.Status]:
-    """Send the plan in batches; yields one status an entry, so that the first refusal is told by name."""
+def carry_out(
+    plan: Plan, stub: entry_api.EntryStub, timeout: float
+) -> Iterator[tuple[types_api.Entry, types_api.Status]]:
+    """Send the plan in batches; yields each entry with its status, so that a refusal is told by name."""
     for some in _batches(plan.create):
         created, call = stub.BatchCreateEntry.with_call(
             entry_api.BatchCreateEntryRequest(entries=some), timeout=timeout
         )
         tell_warnings(call)
-        yield from (result.status for result in created.results)
+        yield from ((entry, result.status) for entry, result in zip(some, created.results, strict=True))
     for some in _batches(plan.update):
         updated, call = stub.BatchUpdateEntry.with_call(
             entry_api.BatchUpdateEntryRequest(entries=some), timeout=timeout
         )
         tell_warnings(call)
-        yield from (result.status for result in updated.results)
+        yield from ((entry, result.status) for entry, result in zip(some, updated.results, strict=True))
     for some in _batches(plan.delete):
         ids = [entry.id for entry in some]
         deleted = stub.BatchDeleteEntry(entry_api.BatchDeleteEntryRequest(ids=ids), timeout=timeout)
-        yield from (result.status for result in deleted.results)
+        yield from ((entry, result.status) for entry, result in zip(some, deleted.results, strict=True))
 
 
 def _batches(entries: Sequence[types_api.Entry]) -> Iterator[Sequence[types_api.Entry]]:

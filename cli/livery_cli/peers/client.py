@@ -149,7 +149,7 @@ def _check_port(peer: Peer) -> None:
         raise BadRequest(
             f"{peer.address!r} is no address of {peer.name}",
             why="it is neither a unix socket nor a host and a port",
-            fix="write it like unix:/run/livery/ca/admin.sock or tcp://127.0.0.1:8081",
+            fix="write it like unix:/run/livery/ca/admin.sock, or tcp://ADDRESS:PORT where it answers without TLS",
         )
 
 

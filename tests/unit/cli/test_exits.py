@@ -154,6 +154,16 @@ def test_why_an_administrators_socket_refuses_is_told_in_its_own_words(
     assert "  why: administration is not for you" in capfd.readouterr().err.splitlines()
 
 
+@pytest.mark.parametrize(("typed", "meant"), [(["entyr", "list"], "entry"), (["entry", "lsit"], "list")])
+def test_a_mistyped_command_is_told_the_nearest_one(
+    typed: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(typed) == Exit.USAGE
+    told = capsys.readouterr().err
+    assert "Did you mean" in told
+    assert f"'{meant}'" in told
+
+
 def test_a_socket_is_named_to_grpc_as_the_file_it_is() -> None:
     """Which would read an address as a URI, and ask another socket or none."""
     assert target("unix:/a b/100%41?x#y") == "unix:/a%20b/100%2541%3Fx%23y"
