@@ -417,6 +417,19 @@ def test_the_health_of_each_role_is_asked_by_its_socket(up: Up, role: str) -> No
     assert done.returncode == DONE, done.stdout + done.stderr
 
 
+def test_a_policy_server_with_a_broken_file_says_which_to_its_administrator(up: Up) -> None:
+    broken = up.state / "policies" / "broken.cedar"
+    broken.write_text("permit")
+    try:
+        wait_until(lambda: up.livery("policy", "health").returncode == NO, 15, "the broken file is noticed")
+        why = json.loads(up.livery("policy", "health", "-o", "json").stdout)["why"]
+    finally:
+        broken.unlink()
+    assert why.startswith("degraded: ")
+    assert "broken.cedar:1" in why
+    wait_until(lambda: up.livery("policy", "health").returncode == DONE, 15, "it is noticed to be gone")
+
+
 @pytest.mark.parametrize(
     "command",
     [

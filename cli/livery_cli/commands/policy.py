@@ -13,10 +13,12 @@ from pathlib import Path
 
 import click
 
+from livery.errors import LiveryError
 from livery_cli.commands.health import VIEW
 from livery_cli.commands.role_commands import RoleModules, add_role_commands
 from livery_cli.commands.vocabulary import configured_vocabulary
 from livery_cli.exits import Exit
+from livery_cli.peers.client import Peer
 from livery_cli.peers.decisions import find_decision, policy_at, show_decision
 from livery_cli.peers.unix_http import ask
 from livery_cli.plain_text import one_line
@@ -67,11 +69,22 @@ def _count(number: int, what: str) -> str:
 @watchable
 def health(policy_socket: str, timeout: timedelta) -> Shown:
     """Ask the server how it is; exit 0 if it decides, 1 if not, or if it decides by older policies than its files."""
-    answer = ask(policy_at(policy_socket), "GET", "/health", timeout=timeout)
+    peer = policy_at(policy_socket)
+    answer = ask(peer, "GET", "/health", timeout=timeout)
     said = answer.body.get("status") if isinstance(answer.body, dict) else None
     serving = answer.status == HTTPStatus.OK and said == "ok"
-    row = {"role": "policy", "serving": serving, "why": None if serving else said}
+    row = {"role": "policy", "serving": serving, "why": None if serving else _why(peer, str(said), timeout)}
     return one(row, VIEW, Exit.DONE if serving else Exit.NO)
+
+
+def _why(peer: Peer, said: str, timeout: timedelta) -> str:
+    """The word that anybody is told and, for an administrator, what is wrong with the files."""
+    try:
+        body = ask(peer, "GET", "/admin/policies", timeout=timeout).body
+    except LiveryError:
+        return said
+    error = body.get("error") if isinstance(body, dict) else None
+    return f"{said}: {error}" if error else said
 
 
 @click.command(short_help="Why a decision came out as it did.")
