@@ -98,6 +98,13 @@ def test_the_same_entry_twice_is_a_conflict(up: Up, domain: str, agent: str) -> 
     assert up.livery("entry", "list", "--spiffe-id", f"{domain}/twice", "-o", "name").stdout.strip() in again.stderr
 
 
+def test_to_federate_with_a_stranger_is_refused_as_not_found(up: Up, domain: str, agent: str) -> None:
+    fields = ["--spiffe-id", f"{domain}/fed", "--parent-id", agent, "--selector", "unix:uid:54397"]
+    done = up.livery("entry", "create", *fields, "--federates-with", "elsewhere.test")
+    says_what_and_why(done, REFUSED)
+    assert "elsewhere.test" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

@@ -48,7 +48,14 @@ def _row(held: TrustBundle) -> dict[str, object]:
 
 
 @bundle.command("show")
-@click.option("--format", "form", type=click.Choice(["spiffe", "pem"]), default="spiffe", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["spiffe", "pem"]),
+    default="spiffe",
+    show_default=True,
+    help="spiffe for the whole bundle as JSON, pem for its X.509 authorities.",
+)
 @ca_socket_option
 @timeout_option
 @watchable

@@ -32,7 +32,7 @@ def ca() -> None:
     """The authority."""
 
 
-@ca.command()
+@ca.command(short_help="Write a configuration to start from.")
 @click.option("--trust-domain", required=True, help="The trust domain's name; it cannot be changed later.")
 @click.option("--state", type=click.Path(path_type=Path), help="Where the database and the keys will be kept.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="The TOML file to write.")

@@ -56,7 +56,9 @@ def _fields(command: Callable[..., object]) -> Callable[..., object]:
             shell_complete=complete_parent_id,
             help="The agent (or other identity) it is given through.",
         ),
-        click.option("--selector", "selectors", multiple=True, required=True, help="type:value; repeat for each."),
+        click.option(
+            "--selector", "selectors", multiple=True, required=True, help="Such as unix:uid:1000; repeat for each."
+        ),
         click.option("--x509-svid-ttl", type=TTL, help="Life of its X.509-SVIDs; the CA's default if left out."),
         click.option("--jwt-svid-ttl", type=TTL, help="Life of its JWT-SVIDs; the CA's default if left out."),
         click.option("--dns", "dns_names", multiple=True, help="A DNS name in its certificates; repeat for each."),

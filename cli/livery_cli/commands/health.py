@@ -6,10 +6,9 @@ Owns: reading `/ready`. Does not own: what ready means; each role's documentatio
 from __future__ import annotations
 
 from datetime import timedelta
-from http import HTTPStatus
 
 from livery_cli.exits import Exit
-from livery_cli.peers.client import Peer
+from livery_cli.peers.client import NotReady, Peer
 from livery_cli.peers.unix_http import ask
 from livery_cli.terminal.output import Shown, View, one
 
@@ -18,7 +17,8 @@ VIEW = View({"role": "ROLE", "serving": "SERVING", "why": "WHY"}, name="role")
 
 def ask_ready(role: str, peer: Peer, timeout: timedelta) -> Shown:
     """Whether the role is ready, and why not; exit 0 or 1."""
-    answer = ask(peer, "GET", "/ready", timeout=timeout)
-    serving = answer.status == HTTPStatus.OK
-    why = answer.body.get("why") if isinstance(answer.body, dict) else None
-    return one({"role": role, "serving": serving, "why": why}, VIEW, Exit.DONE if serving else Exit.NO)
+    try:
+        ask(peer, "GET", "/ready", timeout=timeout)
+    except NotReady as answer:
+        return one({"role": role, "serving": False, "why": answer.why}, VIEW, Exit.NO)
+    return one({"role": role, "serving": True, "why": None}, VIEW)

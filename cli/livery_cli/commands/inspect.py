@@ -59,7 +59,9 @@ def _summary(document: Mapping[str, Any]) -> Sequence[str]:
     node = document.get("node") or {}
     lines = [
         f"trust domain  {document['trust_domain']}",
-        f"node          {node.get('spiffe_id', 'not attested')}, expires in {_until(node.get('expires_at'))}",
+        f"node          {node['spiffe_id']}, expires in {_until(node['expires_at'])}"
+        if node
+        else "node          not attested",
         f"CA            {document['ca_address']}, in step {_since(document.get('synced_at'))}",
     ]
     lines += [f"bundle        {each['trust_domain']} sequence {each['sequence']}" for each in document["bundles"]]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from http import HTTPStatus
 from pathlib import Path
 
 import click
@@ -18,7 +17,7 @@ from livery_cli.commands.health import VIEW
 from livery_cli.commands.role_commands import RoleModules, add_role_commands
 from livery_cli.commands.vocabulary import configured_vocabulary
 from livery_cli.exits import Exit
-from livery_cli.peers.client import Peer
+from livery_cli.peers.client import NotReady, Peer
 from livery_cli.peers.decisions import find_decision, policy_at, show_decision
 from livery_cli.peers.unix_http import ask
 from livery_cli.plain_text import one_line
@@ -70,9 +69,12 @@ def _count(number: int, what: str) -> str:
 def health(policy_socket: str, timeout: timedelta) -> Shown:
     """Ask the server how it is; exit 0 if it decides, 1 if not, or if it decides by older policies than its files."""
     peer = policy_at(policy_socket)
-    answer = ask(peer, "GET", "/health", timeout=timeout)
-    said = answer.body.get("status") if isinstance(answer.body, dict) else None
-    serving = answer.status == HTTPStatus.OK and said == "ok"
+    try:
+        body = ask(peer, "GET", "/health", timeout=timeout).body
+        said = body.get("status") if isinstance(body, dict) else None
+    except NotReady as answer:
+        said = answer.why
+    serving = said == "ok"
     row = {"role": "policy", "serving": serving, "why": None if serving else _why(peer, str(said), timeout)}
     return one(row, VIEW, Exit.DONE if serving else Exit.NO)
 

@@ -61,6 +61,13 @@ class PeerFailed(LiveryError):
     kind: ClassVar[Kind] = Kind.INTERNAL
 
 
+class NotReady(LiveryError):
+    """The other side runs, and cannot do its work at the moment; `why` is its own word for that."""
+
+    code: ClassVar[str] = "not_ready"
+    kind: ClassVar[Kind] = Kind.UNAVAILABLE
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Whom a command talks to: what it is called, its address, how to start it, and what to do where it says no."""
@@ -164,7 +171,8 @@ def from_rpc(error: grpc.RpcError, peer: Peer) -> LiveryError:
         return Unreachable(
             f"{peer.name} did not answer at {peer.address}",
             why=details,
-            fix=f"see that it runs ({peer.start_with}) and that this user may open its socket; or raise --timeout",
+            fix=f"see that it runs ({peer.start_with}) and is ready ({peer.start_with.removesuffix('run')}health), and "
+            "that this user may open its socket; or raise --timeout",
         )
     return leaf(f"{peer.name} says: {details}", why=f"gRPC status {status.name}", fix=_next_step(status, peer))
 
@@ -184,6 +192,8 @@ _BY_STATUS: dict[grpc.StatusCode, type[LiveryError]] = {
 }
 
 
+_NO_BUNDLE = "unable to find federated bundle"
+
 _NEXT_STEPS = {
     grpc.StatusCode.INVALID_ARGUMENT: "correct that and run it again; --help says what each option takes",
     grpc.StatusCode.INTERNAL: "its own log says more",
@@ -199,6 +209,9 @@ def check_item(code: int, message: str, peer: Peer) -> None:
     """Raise for an item of a batch that did not come out OK (`spire.api.types.Status`)."""
     if code == grpc.StatusCode.OK.value[0]:
         return
+    if _NO_BUNDLE in message:  # SPIRE's code for it is INTERNAL, and ours by that
+        why = "it holds bundles of the trust domains that `livery bundle list` shows"
+        raise NotFound(f"{peer.name} says: {message}", why=why, fix="federate with one of those, or with none")
     for status in grpc.StatusCode:
         if status.value[0] == code:
             leaf = _BY_STATUS.get(status, Refused)

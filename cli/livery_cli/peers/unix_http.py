@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 
-from livery_cli.peers.client import BadRequest, Peer, PeerFailed, Refused, Unreachable, check_socket, socket_path
+from livery_cli.peers.client import (
+    BadRequest,
+    NotReady,
+    Peer,
+    PeerFailed,
+    Refused,
+    Unreachable,
+    check_socket,
+    socket_path,
+)
 
 _LONGEST_ANSWER = 16 << 20  # bytes
 
@@ -38,8 +47,8 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def ask(peer: Peer, method: str, path: str, body: object = None, *, timeout: timedelta) -> Answer:
-    """One request; raises `BadRequest` (no unix socket), `Unreachable`, `Refused` (401, 403) or
-    `PeerFailed` (5xx, no JSON).
+    """One request; raises `BadRequest` (no unix socket), `Unreachable`, `Refused` (401, 403),
+    `NotReady` (503) or `PeerFailed` (other 5xx, no JSON).
     """
     path_of_socket = socket_path(peer.address)
     if path_of_socket is None:
@@ -80,6 +89,8 @@ def _judged(peer: Peer, status: int, text: bytes) -> Answer:
         raise PeerFailed(f"{peer.name} answered {status} with something that is not JSON") from error
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         raise Refused(f"{peer.name} refuses this user", why=_message(body), fix="run as its owner, or as root")
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        raise NotReady(f"{peer.name} is not ready", why=_message(body), fix="its own log says more; wait, or mend it")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise PeerFailed(f"{peer.name} met an error ({status})", why=_message(body))
     return Answer(status, body)
@@ -88,5 +99,5 @@ def _judged(peer: Peer, status: int, text: bytes) -> Answer:
 def _message(body: object) -> str:
     if not isinstance(body, dict):
         return str(body)
-    said = [str(body[key]) for key in ("what", "why", "detail", "error") if body.get(key)]
+    said = [str(body[key]) for key in ("what", "why", "detail", "error", "status") if body.get(key)]
     return ": ".join(said) or str(body)

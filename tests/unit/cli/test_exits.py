@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -132,26 +133,61 @@ def test_a_socket_that_this_user_may_not_open_is_a_refusal(
     assert told[2].startswith("  fix: run the command as the user")
 
 
+@contextmanager
+def answering(path: str, status: str, body: dict[str, object]) -> Iterator[None]:
+    """A socket that gives each of two callers this answer."""
+    text = json.dumps(body)
+    answer = f"HTTP/1.1 {status}\r\ncontent-length: {len(text)}\r\n\r\n{text}".encode()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+
+        def answer_all() -> None:
+            while True:
+                try:
+                    asked = listening.accept()[0]
+                except OSError:
+                    return
+                with asked:
+                    asked.sendall(answer)
+                    asked.recv(65536)
+
+        thread = threading.Thread(target=answer_all)
+        thread.start()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
 def test_why_an_administrators_socket_refuses_is_told_in_its_own_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    body = json.dumps({"code": "not_admitted", "what": "administration is not for you", "why": "", "fix": "ask root"})
-    answer = f"HTTP/1.1 403 Forbidden\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind("policy.sock")
-        listening.listen()
-
-        def once() -> None:
-            with listening.accept()[0] as asked:
-                asked.sendall(answer)
-                asked.recv(65536)
-
-        answering = threading.Thread(target=once)
-        answering.start()
+    body: dict[str, object] = {"code": "not_admitted", "what": "administration is not for you", "why": ""}
+    with answering("policy.sock", "403 Forbidden", body):
         assert run(["explain", "d-1", "--policy-socket", "unix:policy.sock"]) == Exit.REFUSED
-        answering.join()
     assert "  why: administration is not for you" in capfd.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("role", "body"),
+    [("agent", {"ready": False, "why": "no word of the CA yet"}), ("policy", {"status": "unavailable"})],
+)
+def test_a_role_that_is_not_ready_is_a_no_with_the_reason(
+    role: str,
+    body: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It came out as an error of livery's own: exit code 70."""
+    monkeypatch.chdir(tmp_path)
+    with answering("role.sock", "503 Service Unavailable", body):
+        assert run([role, "health", f"--{role}-socket", "unix:role.sock", "-o", "json"]) == Exit.NO
+    said = json.loads(capfd.readouterr().out)
+    assert said == {"role": role, "serving": False, "why": body.get("why") or body["status"]}
 
 
 @pytest.mark.parametrize(("typed", "meant"), [(["entyr", "list"], "entry"), (["entry", "lsit"], "list")])
