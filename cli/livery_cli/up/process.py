@@ -20,7 +20,7 @@ from livery.errors import Kind, LiveryError
 from livery.runtime.clock import Clock
 
 _READY_WITHIN = 60.0  # seconds
-_LAST_WORDS = 2.0  # seconds between giving up on a child and SIGKILL
+_LAST_WORDS = 2.0  # seconds for what a child still has to say: before SIGKILL, and of its output after its end
 _GRACE = 8.0  # seconds between SIGTERM and SIGKILL
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds before a restart
 _STEADY_AFTER = 10.0  # seconds of life after which the pause starts anew
@@ -65,6 +65,7 @@ class Process:
         self._clock = clock
         self._child: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
+        self._lines: asyncio.Task[None] | None = None
         self._stopping = False
 
     @property
@@ -78,9 +79,13 @@ class Process:
         self._task = asyncio.create_task(self._keep_alive(), name=f"keep {self.command.name}")
         return ready
 
-    async def stop(self) -> None:
-        """SIGTERM, a grace, SIGKILL; returns when the child is gone."""
+    def expect_end(self) -> None:
+        """From now on its end is no news, and it is not started again."""
         self._stopping = True
+
+    async def stop(self) -> None:
+        """SIGTERM, a grace, SIGKILL; returns when the child is gone and its last line taken."""
+        self.expect_end()
         child = self._child
         if child is not None and child.returncode is None:
             child.send_signal(signal.SIGTERM)
@@ -92,6 +97,9 @@ class Process:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._lines is not None:  # a child's end is heard of before the end of its output
+            await asyncio.wait({self._lines}, timeout=_LAST_WORDS)
+            self._lines.cancel()
 
     async def _keep_alive(self) -> None:
         pause = _FIRST_PAUSE
@@ -113,7 +121,7 @@ class Process:
             pause = min(pause * 2, _LONGEST_PAUSE)
             try:
                 ready = await self._spawn()
-            except RoleFailed as error:
+            except LiveryError as error:  # or what it needs could not be written: it is tried again all the same
                 self._watcher.died(self.command.name, str(error))
                 continue
             self.restarts += 1
@@ -136,8 +144,7 @@ class Process:
         finally:
             os.close(writer)
         if self.command.on_line and self._child.stdout:
-            lines = asyncio.create_task(_forward(self._child.stdout, self.command.on_line))
-            self._child_lines = lines
+            self._lines = asyncio.create_task(_forward(self._child.stdout, self.command.on_line))
         return await self._await_ready(reader)
 
     async def _execute(self, ready_fd: int, log_fd: int) -> asyncio.subprocess.Process:

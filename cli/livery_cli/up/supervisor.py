@@ -241,6 +241,11 @@ class Supervisor:
     # Stopping
 
     async def _stop_all(self) -> None:
-        """Callers before those they call, so that nobody sees a dead peer on the way down."""
+        """Callers before those they call, so that nobody sees a dead peer on the way down.
+
+        Whoever stops us may have stopped them too (systemd signals a whole unit): none that ends meanwhile comes back.
+        """
+        for process in self._processes.values():
+            process.expect_end()
         for process in reversed(self._processes.values()):
             await process.stop()

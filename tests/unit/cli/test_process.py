@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from livery.runtime.clock import SystemClock
+from livery.runtime.files import FileNotWritten
 from livery_cli.up import process as module
 from livery_cli.up.process import Command, Process, Ready, RoleFailed, Watcher
 
@@ -26,6 +27,18 @@ LEASHED = READY + "sys.stdin.read()"
 STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)" + READY + "sys.stdin.read()"
 REFUSING = SAY + """say('{"error": {"what": "no", "why": "because", "fix": "do"}}\\n'); sys.exit(4)"""
 SILENT = "import sys; sys.exit(7)"
+# Its last lines fill the pipe, and it is gone as soon as they are in it.
+LAST_LINES = 400
+TALKATIVE = (
+    """
+import os, signal, sys
+def last(*_):
+    os.write(1, b"".join(b"%0100d\\n" % number for number in range(400)))
+    os._exit(0)
+signal.signal(signal.SIGTERM, last)
+"""
+    + LEASHED
+)
 
 
 class Seen:
@@ -98,3 +111,48 @@ async def test_one_that_does_not_end_when_it_is_told_is_cut(tmp_path: Path, monk
     await process.start()
     await process.stop()
     assert process.pid == 0
+
+
+async def test_what_it_said_last_is_taken_before_it_counts_as_stopped(tmp_path: Path) -> None:
+    """The summary of a run, and its exit code, count every call that was reported."""
+    taken: list[str] = []
+    argv = [sys.executable, "-c", TALKATIVE]
+    command = Command("orders", lambda: argv, tmp_path / "log", os.geteuid(), on_line=taken.append)
+    process = Process(command, Seen().watcher(), SystemClock())
+    await process.start()
+    await process.stop()
+    assert [int(line) for line in taken] == list(range(LAST_LINES))
+
+
+async def test_one_that_ends_while_others_are_stopped_is_not_started_again(tmp_path: Path) -> None:
+    """Whoever stops `livery up` may have stopped its children too."""
+    seen = Seen()
+    process = child(tmp_path, LEASHED, seen)
+    await process.start()
+    keeping = process._task
+    assert keeping is not None
+    await asyncio.sleep(0)  # it begins to wait for the end
+    process.expect_end()
+    os.kill(process.pid, signal.SIGKILL)
+    await asyncio.wait_for(keeping, 30)
+    assert (process.pid, seen.deaths, seen.back.is_set()) == (0, [], False)
+    await process.stop()
+
+
+async def test_one_whose_settings_cannot_be_written_is_tried_again_until_they_can(tmp_path: Path) -> None:
+    """A full disk ends a role, and keeps it from its restart for a while."""
+    seen, full = Seen(), [False]
+
+    def argv() -> list[str]:
+        if full[0]:
+            full[0] = False
+            raise FileNotWritten("could not write livery.toml", why="no space left")
+        return [sys.executable, "-c", LEASHED]
+
+    process = Process(Command("ca", argv, tmp_path / "ca.log", os.geteuid()), seen.watcher(), SystemClock())
+    await process.start()
+    full[0] = True
+    os.kill(process.pid, signal.SIGKILL)
+    await asyncio.wait_for(seen.back.wait(), 30)
+    await process.stop()
+    assert [why for _, why in seen.deaths] == ["it was ended by SIGKILL", "could not write livery.toml: no space left"]
