@@ -59,10 +59,16 @@ def ask(peer: Peer, method: str, path: str, body: object = None, *, timeout: tim
         data = None if body is None else json.dumps(body)
         connection.request(method, path, data, {"content-type": "application/json"} if data else {})
         response = connection.getresponse()
-        text = response.read(_LONGEST_ANSWER)
+        text = _whole(response)
     except PermissionError as error:
         raise Refused(
             f"may not open {peer.address}", why="its mode admits other users only", fix="run as its owner, or as root"
+        ) from error
+    except (http.client.RemoteDisconnected, http.client.IncompleteRead, ConnectionResetError) as error:
+        raise Unreachable(
+            f"{peer.name} did not answer at {peer.address}",
+            why="it closed the connection before the end of its answer, as when it stops",
+            fix=f"see that it runs ({peer.start_with}), and run this again",
         ) from error
     except http.client.HTTPException as error:
         # Its text holds what came, which may be anything.
@@ -80,6 +86,16 @@ def ask(peer: Peer, method: str, path: str, body: object = None, *, timeout: tim
     finally:
         connection.close()
     return _judged(peer, response.status, text)
+
+
+def _whole(response: http.client.HTTPResponse) -> bytes:
+    """The body. Whatever answers us says how long it is, so that one that was cut off is not taken for an answer."""
+    if response.length is None and not response.chunked:
+        raise http.client.IncompleteRead(b"")
+    text = response.read(_LONGEST_ANSWER)
+    if response.length and len(text) < _LONGEST_ANSWER:
+        raise http.client.IncompleteRead(text, response.length)
+    return text
 
 
 def _judged(peer: Peer, status: int, text: bytes) -> Answer:

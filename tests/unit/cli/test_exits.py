@@ -266,11 +266,38 @@ def test_what_answers_in_another_protocol_is_not_repeated(tmp_path: Path, capsys
     assert "\x1b" not in told
 
 
+def _answer(listening: socket.socket, answer: bytes) -> None:
+    accepted, _ = listening.accept()
+    with accepted:
+        accepted.recv(4096)
+        accepted.sendall(answer)
+
+
 def _answer_nonsense(listening: socket.socket) -> None:
     connection, _ = listening.accept()
     with connection:
         connection.recv(65536)
         connection.sendall(b"\x1b[2J\x00\x01\r\n")
+
+
+@pytest.mark.parametrize(
+    "part", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b'HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"a']
+)
+def test_who_ends_within_its_answer_is_not_said_to_answer_wrongly(
+    part: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A role that is stopped while it is asked."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        answering = threading.Thread(target=_answer, args=(listening, part))
+        answering.start()
+        assert run(["agent", "health", "--agent-socket", f"unix:{path}"]) == Exit.UNREACHABLE
+        answering.join()
+    told = capsys.readouterr().err
+    assert "the agent did not answer at" in told
+    assert "it closed the connection before the end of its answer" in told
 
 
 def test_a_directory_that_cannot_be_made_for_the_files_is_4(tmp_path: Path) -> None:
