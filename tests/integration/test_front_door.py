@@ -25,7 +25,7 @@ from livery.runtime.transport.limits import DoorLimits
 from livery.runtime.transport.listen import CannotListen, TcpListen, UnixListen
 from livery.runtime.transport.private_directory import MAX_SOCKET_PATH
 from tests.fakes.audit import RecordingAudit
-from tests.integration.doors import SERVER, HeldIdentity, echo, open_door, real_ca, tls_door, unix_door
+from tests.integration.doors import SERVER, HeldIdentity, echo, eventually, open_door, real_ca, tls_door, unix_door
 
 
 async def test_the_pid_and_uid_of_a_local_caller_arrive(tmp_path):
@@ -323,3 +323,18 @@ class TestStart:
         with pytest.raises(TooFewDescriptors, match="need"):
             async with unix_door(tmp_path, limits=DoorLimits(connections=10**9)):
                 pass
+
+
+async def test_a_caller_that_goes_away_while_it_is_written_to_is_no_fault_of_ours(tmp_path):
+    """gRPC fails the write and cancels the call, in either order."""
+    calls = 20
+    async with unix_door(tmp_path) as room, room.local() as channel:
+        with structlog.testing.capture_logs() as logs:
+            for number in range(calls):
+                flood = channel.unary_stream("/test.Echo/Flood")(b"")
+                await flood.read()
+                await asyncio.sleep(0.02 * (number % 2))  # long enough for its window to be full: a write waits
+                flood.cancel()
+            await eventually(lambda: len([line for line in logs if line["event"] == "call"]) == calls)
+    assert {(line["event"], line["code"], line["log_level"]) for line in logs} == {("call", "CANCELLED", "info")}
+    assert b'code="INTERNAL"' not in room.metrics.render()

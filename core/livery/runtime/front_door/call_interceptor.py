@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from inspect import isasyncgenfunction
 from typing import Any, ClassVar, TypeAlias
@@ -32,6 +32,7 @@ from livery.runtime.metrics import Metrics
 from livery.runtime.problems import Refusal, refusal_of, unexpected
 
 REQUEST_ID_TRAILER = "livery-request-id"
+_UNTIL_CANCELLED = 1.0  # seconds, at most, between a failed write and the cancellation that comes with it
 _LONGEST_METHOD = 200  # characters of an unknown method's name that go into the log
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -129,6 +130,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except grpc.aio.AbortError:
             raise  # the method has answered already
         except Exception as error:  # noqa: BLE001 - a request boundary
+            if isinstance(error, grpc.aio.InternalError):
+                await _cancellation()
             attempt.fields |= {"error": type(error).__name__}
             get_logger("livery.calls").exception("a call failed", request_id=attempt.request_id, method=attempt.method)
             attempt.is_our_fault = True
@@ -181,6 +184,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return await self._serve(method, method, context, lambda: inner(requests, context))
 
         return behave
+
+
+async def _cancellation() -> None:
+    """Wait for it after a failed write, as one fails when the caller has gone: which is heard of first is chance."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_UNTIL_CANCELLED):
+            await asyncio.get_running_loop().create_future()
 
 
 def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
