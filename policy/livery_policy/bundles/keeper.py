@@ -90,6 +90,8 @@ class PolicyKeeper:
             try:
                 self._seen, compiled = await self._compiled()
             except PolicyError as e:
+                if isinstance(e, UnreadablePolicies):
+                    self._seen = None  # look again, even if it comes back unchanged
                 self._keep_last(e)
                 raise
             self._put_in_force(compiled)
@@ -100,9 +102,7 @@ class PolicyKeeper:
         while True:
             await self._clock.sleep(self._source.every)
             try:
-                now = await asyncio.to_thread(fingerprint, self._source.path)
-                if now != self._seen:
-                    self._seen = now
+                if await asyncio.to_thread(fingerprint, self._source.path) != self._seen:
                     await self.load()
             except InvalidPolicies:
                 continue  # `load` has told; there is nothing new until it changes
@@ -116,13 +116,20 @@ class PolicyKeeper:
             files = await asyncio.to_thread(self._source.read, self._source.path)
             after = await asyncio.to_thread(fingerprint, self._source.path)
             if after == before:
-                # Parsing holds the interpreter for a third of a millisecond a policy: not on the event loop.
-                return after, await asyncio.to_thread(compile_policies, files, self._source.vocabulary)
+                return after, await self._compile(files, after)
             before = after
             await self._clock.sleep(0.05)
         raise UnreadablePolicies(
             f"{self._source.path} does not stop changing", fix="write the files, then move them in"
         )
+
+    async def _compile(self, files: tuple[PolicyFile, ...], looked: Fingerprint) -> CompiledSet:
+        try:
+            # Parsing holds the interpreter for a third of a millisecond a policy: not on the event loop.
+            return await asyncio.to_thread(compile_policies, files, self._source.vocabulary)
+        except InvalidPolicies:
+            self._seen = looked  # whoever asked for it: when it is no longer so, what is wrong is mended
+            raise
 
     def _put_in_force(self, compiled: CompiledSet) -> None:
         self._point.use(Engine(compiled, self._source.vocabulary, cache=self._cache))

@@ -120,6 +120,25 @@ async def test_a_directory_that_is_away_and_comes_back_unchanged_is_well_again(k
     watching.cancel()
 
 
+@pytest.mark.parametrize("wrong", ["invalid", "unreadable"])
+async def test_what_an_administrator_found_wrong_is_well_again_when_it_is_taken_back(
+    wrong: str, kept: Kept, tmp_path: Path
+) -> None:
+    """Also where the watcher never saw it: it was there between two of its looks only."""
+    await kept.keeper.load()
+    watching = asyncio.create_task(kept.keeper.watch())
+    bad = tmp_path / "bad.cedar"
+    if wrong == "invalid":
+        bad.write_text(BROKEN)
+    else:
+        bad.symlink_to(tmp_path / "nowhere")
+    with pytest.raises((InvalidPolicies, UnreadablePolicies)):
+        await kept.keeper.load()
+    bad.unlink()
+    await kept.until(lambda: kept.keeper.status.error is None)
+    watching.cancel()
+
+
 async def test_a_directory_that_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:
     """Two files of one change: what is loaded is both or neither."""
     (tmp_path / "a.cedar").write_text(READ_ITEMS)
