@@ -4,8 +4,9 @@ Owns: the order of the steps and SPIRE's words for what goes wrong in each. Does
 methods of attestation (`attest`), the certificate (`issuance`).
 
 Invariants: the node's row, the spending of a token and the record of the certificate are one transaction, so a lost
-reply locks nobody out and a half-joined node does not exist. A banned node gets nothing, also when the ban falls
-between our look and the record. A renewed certificate stands beside the old one until its first use.
+reply locks nobody out and a half-joined node does not exist. A banned node gets nothing, nor one that is known by
+another name, also when that came to be between our look and the record. A renewed certificate stands beside the old
+one until its first use.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from livery_ca.doors.refusals import Denied, Failed, FailedPrecondition, Invalid
 from livery_ca.issuance.pipeline import Issuer
 from livery_ca.issuance.request import Issued, IssueRequest, Refused
 from livery_ca.model import Node
-from livery_ca.store.errors import NodeBanned, NodeNotFound, TokenRefused
+from livery_ca.store.errors import NodeBanned, NodeKnown, NodeNotFound, TokenRefused
 from livery_ca.store.nodes import Nodes
-from livery_ca.store.writes import AttestNode, RenewNode, Write
+from livery_ca.store.writes import AttestNode, RefuseKnown, RenewNode, Write
 
 Params = agent_api.AttestAgentRequest.Params
 
@@ -121,8 +122,7 @@ class Joining:
             raise Denied(_BANNED)
         for twin in twins:
             if twin is not None:
-                why = f"{twin.id} joined with the same evidence in another form; evict it to let this one in"
-                raise Denied("failed to attest", why=why)
+                raise _joined_as(twin.id)
 
     async def _issue(self, request: IssueRequest) -> Issued:
         with failing(_SIGNING):
@@ -144,7 +144,7 @@ def _attestation(attested: Attested, kind: str, key: PublicKey, ttl: timedelta) 
             can_reattest=attested.can_reattest,
             selectors=attested.selectors,
         )
-        return (*attested.writes, AttestNode(node))
+        return (*attested.writes, RefuseKnown(attested.twins), AttestNode(node))
 
     return IssueRequest(
         profile=Profile.AGENT,
@@ -172,11 +172,18 @@ def _renewal(agent: SpiffeId, key: PublicKey, ttl: timedelta) -> IssueRequest:
     )
 
 
+def _joined_as(twin: SpiffeId) -> Denied:
+    why = f"{twin} joined with the same evidence in another form; evict it to let this one in"
+    return Denied("failed to attest", why=why)
+
+
 def _in_words(error: LiveryError) -> Refusal:
     """Why the record was refused, in SPIRE's words: the node or its token changed since we looked."""
     match error:
         case NodeBanned():
             return Denied(_BANNED)
+        case NodeKnown():
+            return _joined_as(error.id)
         case NodeNotFound():
             return Missing("agent not found")
         case TokenRefused():

@@ -12,6 +12,7 @@ from typing import ClassVar
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from livery.errors import Kind, LiveryError
+from livery.identity import SpiffeId
 from livery_ca.model import Entry
 
 
@@ -172,6 +173,17 @@ class NodeBanned(StoreError):
 
     code: ClassVar[str] = "node_banned"
     kind: ClassVar[Kind] = Kind.DENIED
+
+
+class NodeKnown(StoreError):
+    """The node is there under another name: `id`."""
+
+    code: ClassVar[str] = "node_known"
+    kind: ClassVar[Kind] = Kind.DENIED
+
+    def __init__(self, node_id: SpiffeId) -> None:
+        super().__init__("the node is known by another name", why=f"{node_id} joined before")
+        self.id = node_id
 
 
 class TokenRefused(StoreError):

@@ -28,7 +28,7 @@ from livery_ca.store.database import Database
 from livery_ca.store.errors import JournalConflict, StoreError
 from livery_ca.store.rows import decodes
 from livery_ca.store.savepoint import is_doubtful, savepoint
-from livery_ca.store.writes import AttestNode, RenewNode, SpendToken, Write
+from livery_ca.store.writes import AttestNode, RefuseKnown, RenewNode, SpendToken, Write
 
 _TABLE = schema.intents
 _FIRST = Page()
@@ -173,6 +173,8 @@ def _apply(connection: Connection, write: Write, at: datetime) -> None:
     match write:
         case SpendToken():
             tokens.spend(connection, write)
+        case RefuseKnown():
+            nodes.refuse_known(connection, write)
         case AttestNode():
             nodes.attest(connection, write.node, at)
         case RenewNode():

@@ -22,9 +22,9 @@ from livery_ca.model.entry import canonical_selectors
 from livery_ca.store import changes, entries, matching, schema
 from livery_ca.store.changes import ChangeKind
 from livery_ca.store.database import Database
-from livery_ca.store.errors import NodeBanned, NodeNotFound
+from livery_ca.store.errors import NodeBanned, NodeKnown, NodeNotFound
 from livery_ca.store.rows import decodes
-from livery_ca.store.writes import RenewNode
+from livery_ca.store.writes import RefuseKnown, RenewNode
 
 _TABLE = schema.nodes
 _ALL = NodeFilter()
@@ -114,6 +114,14 @@ def attest(connection: Connection, node: Node, at: datetime) -> None:
     if rows:
         connection.execute(insert(schema.node_selectors), rows)
     changes.append(connection, ChangeKind.NODE, str(node.id), at)
+
+
+def refuse_known(connection: Connection, refusal: RefuseKnown) -> None:
+    """Raise if one of these nodes is there, in the transaction under way."""
+    for node_id in refusal.ids:
+        node = find(connection, node_id)
+        if node is not None:
+            raise _banned() if node.banned else NodeKnown(node_id)
 
 
 def renew(connection: Connection, renewal: RenewNode, at: datetime) -> None:

@@ -23,6 +23,13 @@ class SpendToken:
 
 
 @dataclass(frozen=True, slots=True)
+class RefuseKnown:
+    """Nothing is written; refused when a node of one of these names is there at that moment, banned or not."""
+
+    ids: tuple[SpiffeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AttestNode:
     """Create the node or replace it (its selectors too). Refused when the node is banned at that moment."""
 
@@ -38,4 +45,4 @@ class RenewNode:
     new_expires_at: datetime
 
 
-Write = SpendToken | AttestNode | RenewNode
+Write = SpendToken | RefuseKnown | AttestNode | RenewNode

@@ -21,8 +21,8 @@ from livery_ca.doors.refusals import Denied, Failed, FailedPrecondition, Invalid
 from livery_ca.issuance.errors import NotSound
 from livery_ca.issuance.request import Issued, IssueRequest, Refused
 from livery_ca.model import Node
-from livery_ca.store.errors import NodeBanned, NodeNotFound, StoreUnavailable, TokenExpired, TokenUsed
-from livery_ca.store.writes import AttestNode, RenewNode, SpendToken, Write
+from livery_ca.store.errors import NodeBanned, NodeKnown, NodeNotFound, StoreUnavailable, TokenExpired, TokenUsed
+from livery_ca.store.writes import AttestNode, RefuseKnown, RenewNode, SpendToken, Write
 from tests.fakes.audit import RecordingAudit
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.node_agent import new_csr, new_key
@@ -107,8 +107,8 @@ class Scene:
 async def test_node_token_and_certificate_are_written_together() -> None:
     scene = Scene()
     issued = await scene.attest()
-    spending, attesting = scene.issuer.written
-    assert spending == SPENDING
+    spending, refusing, attesting = scene.issuer.written
+    assert (spending, refusing) == (SPENDING, RefuseKnown((TWIN,)))
     assert isinstance(attesting, AttestNode)
     assert (attesting.node.id, attesting.node.serial, attesting.node.serial_expires_at) == (
         AGENT,
@@ -176,6 +176,11 @@ async def test_a_banned_node_is_not_certified() -> None:
     ("error", "kind", "text"),
     [
         (NodeBanned("banned meanwhile"), Denied, "failed to attest: agent is banned"),
+        (
+            NodeKnown(TWIN),
+            Denied,
+            f"failed to attest: {TWIN} joined with the same evidence in another form; evict it to let this one in",
+        ),
         (
             TokenUsed("by another key meanwhile"),
             InvalidArgument,

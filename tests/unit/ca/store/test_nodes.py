@@ -9,9 +9,9 @@ import pytest
 
 from livery_ca.model import Match, NodeFilter, Outcome, Page, SelectorMatch
 from livery_ca.store import Store
-from livery_ca.store.errors import NodeBanned, NodeNotFound
+from livery_ca.store.errors import NodeBanned, NodeKnown, NodeNotFound
 from livery_ca.store.journal import Settlement
-from livery_ca.store.writes import RenewNode
+from livery_ca.store.writes import AttestNode, RefuseKnown, RenewNode
 from tests.fakes.clock import START
 from tests.unit.ca.store.values import entry, intent, node, selectors, sid
 
@@ -65,6 +65,26 @@ async def test_a_banned_node_has_no_serial_and_cannot_attest(store: Store) -> No
     with pytest.raises(NodeBanned):
         await store.nodes.attest(made)
     assert not await store.nodes.promote(made.id, "2")
+
+
+async def test_of_two_names_of_one_node_the_first_to_be_recorded_stays(store: Store) -> None:
+    """Both looked before either was there, and both are in one group."""
+    one, other, third = (node(name, serial=name) for name in ("1", "2", "3"))
+    made = await store.journal.append([intent(i) for i in (1, 2, 3, 4)])
+    names = [(one, other), (other, one), (one, third), (third, one)]
+    settled = [
+        Settlement(each.index, Outcome.ISSUED, START, writes=(RefuseKnown((twin.id,)), AttestNode(itself)))
+        for each, (itself, twin) in zip(made, names, strict=True)
+    ]
+    refusals = await store.journal.settle(settled[:2])
+    assert refusals[0] is None
+    assert isinstance(refusals[1], NodeKnown)
+    assert refusals[1].id == one.id
+    assert await store.journal.settle(settled[2:3]) == [None], "itself is no other"
+    await store.nodes.ban(one.id)
+    (refusal,) = await store.journal.settle(settled[3:])
+    assert isinstance(refusal, NodeBanned)
+    assert [kept.id for kept in (await store.nodes.list()).items] == [one.id]
 
 
 async def test_a_node_that_is_banned_or_gone_while_its_renewal_is_signed_gets_nothing(store: Store) -> None:
