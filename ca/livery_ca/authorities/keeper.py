@@ -253,7 +253,17 @@ class Authorities:
         """Write a change together with the bundle that follows from it, and make it the current state."""
         living = states.replaced(authorities, changed)
         bundle = states.bundle_of(self._settings.trust_domain, living, self._settings.refresh_hint)
-        published = await self._parts.rows.apply(changed, events, bundle)
+        writing = asyncio.ensure_future(self._parts.rows.apply(changed, events, bundle))
+        try:
+            published = await asyncio.shield(writing)
+        except asyncio.CancelledError:  # what was handed over is written all the same: memory goes with it
+            published = await writing
+            self._take_up(living, changed, published)
+            raise
+        self._take_up(living, changed, published)
+
+    def _take_up(self, living: tuple[Authority, ...], changed: Sequence[Authority], published: TrustBundle) -> None:
+        """Make what was written the current state, and tell of it."""
         self._current = self._amount_to(living, published)
         for authority in changed:
             self._moves.labels(authority.kind.value, authority.state.value).inc()

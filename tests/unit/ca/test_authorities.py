@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from livery.identity import TrustDomain, X509Authority
+from livery.identity import TrustBundle, TrustDomain, X509Authority
 from livery_ca.authorities import AuthoritySettings
 from livery_ca.authorities.states import IllegalMove
 from livery_ca.certificates import assemble
@@ -111,6 +112,34 @@ async def test_the_ticks_run_by_the_clock_and_the_sequence_counts_each_change(ca
     running.cancel()
     assert before.sequence is not None
     assert ca.authorities.current_bundle().sequence == before.sequence + 2  # one X.509, one JWT authority more
+
+
+@pytest.mark.parametrize("move", ["prepare", "activate"])
+async def test_a_move_that_is_cancelled_while_it_is_written_has_happened_or_has_not(
+    move: str, ca: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store carries out what it was handed: what signs, and the bundle, are what it holds."""
+    successor = await ca.authorities.prepare(X509, "test")
+    apply, handed_over = ca.store.authorities.apply, asyncio.Event()
+
+    async def applying(*write: Any) -> TrustBundle:
+        handed_over.set()
+        return await apply(*write)
+
+    monkeypatch.setattr(ca.store.authorities, "apply", applying)
+    if move == "prepare":
+        moving = asyncio.create_task(ca.authorities.prepare(X509, "test"))
+    else:
+        moving = asyncio.create_task(ca.authorities.activate(X509, successor.id, "test"))
+    await handed_over.wait()
+    moving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await moving
+    await ca.store.authorities.claim(TD)  # writes are carried out in order: this one is after it
+    kept = {each.id: each.state for each in await ca.store.authorities.list() if each.kind is X509}
+    assert {each.id: each.state for each in slots_of(ca, X509)} == kept
+    assert ca.authorities.current_bundle() == await ca.store.bundles.get(TD)
+    assert (ca.authorities.x509_signer().authority_id == successor.id) is (move == "activate")
 
 
 async def test_readers_tell_a_change_by_identity(ca: House) -> None:
