@@ -28,7 +28,7 @@ def test_a_request_on_a_connection_kept_past_its_certificates_end_is_answered_40
     up.catch_up()
     up.catch_up()
     up.wait_for_calls("allowed", 20)
-    assert not [call for call in up.of("call") if call["outcome"] == "failed"]
+    assert not [call for call in up.of("call") if call["outcome"] == "failed"], up.told()
 
 
 def kept_alive(up: Up, address: str, files: Path) -> http.client.HTTPSConnection:
