@@ -1,10 +1,12 @@
-"""A SIGINT ends a command that waits in a loop, whatever the interpreter was doing when it came."""
+"""A SIGINT ends a command that waits, whatever the interpreter was doing when it came."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,13 +20,36 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     monkeypatch.setattr(interrupts, "_came", [])
     monkeypatch.setattr(sys, "unraisablehook", lambda lost: dropped.append(lost.exc_type))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    alarm = signal.getsignal(signal.SIGALRM)
     yield dropped
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, alarm)
     signal.signal(signal.SIGINT, before)
 
 
 class EndsWhenInterrupted:
+    """It comes to its end all the same, and says so."""
+
+    ended = False
+
     def __del__(self) -> None:
         signal.raise_signal(signal.SIGINT)
+        EndsWhenInterrupted.ended = True
+
+
+class Referred:
+    """Something to hold a weak reference to."""
+
+
+def in_a_destructor() -> None:
+    EndsWhenInterrupted()
+
+
+def in_a_callback_of_a_weak_reference() -> None:
+    gone = Referred()
+    reference = weakref.ref(gone, lambda _: signal.raise_signal(signal.SIGINT))
+    del gone
+    assert reference() is None
 
 
 def slept(seconds: float) -> None:
@@ -34,12 +59,39 @@ def slept(seconds: float) -> None:
 def test_an_interrupt_that_came_within_a_destructor_is_raised_at_the_next_pause(
     lost: list[object], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(EndsWhenInterrupted, "ended", False)
+    monkeypatch.setattr(interrupts, "_SOON", 600)
     interrupts.heed()
     EndsWhenInterrupted()
-    assert lost == [], "where it would be lost it is not raised, for that would be printed"
+    assert EndsWhenInterrupted.ended, "where it would be lost it is not raised, for that would cut it short"
+    assert lost == []
     monkeypatch.setattr("time.sleep", slept)
     with pytest.raises(KeyboardInterrupt):
         interrupts.pause(1)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0), "it does not come again"
+
+
+@pytest.mark.parametrize("interrupted", [in_a_destructor, in_a_callback_of_a_weak_reference])
+def test_an_interrupt_that_would_be_lost_comes_again_where_it_is_heard(
+    interrupted: Callable[[], None], lost: list[object]
+) -> None:
+    """A command that waits for its peer, and never comes to a pause."""
+    interrupts.heed()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+        threading.Event().wait(60)
+    assert lost == [], "nor is it printed"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_what_else_is_dropped_is_told_as_ever(lost: list[object]) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise ZeroDivisionError
+
+    interrupts.heed()
+    Broken()
+    assert lost == [ZeroDivisionError]
 
 
 def test_an_interrupt_is_raised_at_once_as_ever(lost: list[object]):
