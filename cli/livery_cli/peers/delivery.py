@@ -87,13 +87,21 @@ def wait_until_delivered(
 ) -> Exit:
     """Wait until every live agent has the change that is the latest now, and say of each that it has it.
 
-    A CA that is away meanwhile is asked again until the time is over, and is the error then.
+    A CA that is away meanwhile, from the first question on, is asked again until the time is over, and is the error
+    then.
     """
     end = monotonic() + patience.total_seconds()
-    answer = ask(0)
-    sequence = answer.latest_sequence
+    sequence = 0
     have: set[str] = set()
     while True:
+        try:
+            answer = ask(sequence)
+        except Unreachable:
+            if monotonic() >= end:
+                raise
+            sleep(_AGAIN)
+            continue
+        sequence = sequence or answer.latest_sequence
         agents = {id_from_wire(agent.id): agent.has_it for agent in answer.agents}
         for agent_id in sorted(agent_id for agent_id, has_it in agents.items() if has_it and agent_id not in have):
             click.echo(f"has it: {agent_id}", err=True)
@@ -107,8 +115,3 @@ def wait_until_delivered(
                 click.echo(f"does not have it: {agent_id}", err=True)
             return Exit.NO
         sleep(_AGAIN)
-        try:
-            answer = ask(sequence)
-        except Unreachable:
-            if monotonic() >= end:
-                raise

@@ -94,6 +94,13 @@ def test_a_ca_that_is_away_meanwhile_is_asked_again(told: Callable[[], Sequence[
     assert Ca(answer(7, a=False), AWAY, AWAY, answer(7, a=True)).wait() == Exit.DONE
 
 
+def test_a_ca_that_went_away_right_after_the_change_is_asked_again(told: Callable[[], Sequence[str]]) -> None:
+    """The change was made: that is not to be told as a failure."""
+    ca = Ca(AWAY, answer(7, a=False), answer(8, a=True))
+    assert ca.wait() == Exit.DONE
+    assert ca.asked == [0, 0, 7]
+
+
 def test_a_ca_that_stays_away_is_the_error(told: Callable[[], Sequence[str]]) -> None:
     ca = Ca(answer(7, a=False), AWAY)
     with pytest.raises(Unreachable):
