@@ -168,7 +168,8 @@ class Process:
         """The child's one line; raises `RoleFailed` if it says no, says nothing in time, or ends first."""
         name = self.command.name
         try:
-            said = json.loads(await asyncio.wait_for(_line(reader), _READY_WITHIN) or b"{}")
+            async with asyncio.timeout(_READY_WITHIN):  # not wait_for, which may lose a cancellation until Python 3.12
+                said = json.loads(await _line(reader) or b"{}")
         except TimeoutError:
             said = {"error": {"what": f"it was not ready within {_READY_WITHIN:.0f} s"}}
         if "error" not in said and said:

@@ -81,6 +81,32 @@ async def test_one_that_ends_without_a_word_is_told_by_its_exit_code_and_its_log
     assert str(tmp_path / "ca.log") in failed.value.fix
 
 
+async def test_a_start_that_is_given_up_in_the_moment_of_its_word_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Ctrl-C would end what is there by now, and go on starting the rest."""
+    line = module._line
+
+    async def given_up(descriptor: int) -> bytes:
+        word = await line(descriptor)
+        asyncio.get_running_loop().call_soon(starting.cancel)
+        return word
+
+    monkeypatch.setattr(module, "_line", given_up)
+    process = child(tmp_path, LEASHED, Seen())
+
+    async def start_it_and_more() -> None:
+        await process.start()
+        await asyncio.Event().wait()
+
+    starting = asyncio.create_task(start_it_and_more())
+    await asyncio.wait({starting}, timeout=30)
+    was_given_up = starting.cancelled()
+    starting.cancel()
+    await process.stop()
+    assert was_given_up
+
+
 async def test_one_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_READY_WITHIN", 0.2)
     monkeypatch.setattr(module, "_LAST_WORDS", 0.1)
