@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -84,11 +85,13 @@ class Announcement:
 
     def _say(self, fields: Mapping[str, object]) -> None:
         if self._pipe is not None:
-            print(json.dumps(fields, default=str), file=self._pipe, flush=True)
+            with suppress(BrokenPipeError):  # nobody waits any more; our leash says the rest
+                print(json.dumps(fields, default=str), file=self._pipe, flush=True)
             self.close()
 
     def close(self) -> None:
         """The end of the line for whoever reads."""
         if self._pipe is not None:
-            self._pipe.close()
+            with suppress(BrokenPipeError):  # what nobody took
+                self._pipe.close()
             self._pipe = None
