@@ -19,7 +19,7 @@ from livery.errors import LiveryError
 from livery_cli.completion import VARIABLE, answer
 from livery_cli.exits import Exit, NotText, OutputLost, exit_code, tell
 from livery_cli.lazy import Lazy, LazyGroup
-from livery_cli.terminal.interrupts import heed
+from livery_cli.terminal.interrupts import forget, heed
 
 COMMANDS = {
     "up": Lazy("up.command:up", "Run everything on this machine: CA, agent, policy and two demo services."),
@@ -109,10 +109,18 @@ def _nowhere() -> TextIO:
 def main() -> None:
     """The console script."""
     heed()
+    try:
+        code = _main()
+    finally:
+        forget()
+    sys.exit(code)
+
+
+def _main() -> int:
     # Where there is none (`>&-`), the next file that is opened must not become it.
     sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that cannot show every character
     if instruction := os.environ.get(VARIABLE):
-        sys.exit(answer(livery, instruction))
-    sys.exit(run())
+        return answer(livery, instruction)
+    return run()

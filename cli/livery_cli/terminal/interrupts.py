@@ -38,6 +38,12 @@ def heed() -> None:
     signal.signal(signal.SIGINT, _remember)
 
 
+def forget() -> None:
+    """Let no interrupt come again: nothing waits any more. (An interpreter that ends would be ended by it.)"""
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    _come_again(0)
+
+
 def pause(seconds: float) -> None:
     """Sleep; raises `KeyboardInterrupt` at a SIGINT, be it one that came before and was lost."""
     if not _came:

@@ -330,6 +330,8 @@ def test_without_an_output_it_writes_into_nothing_else(monkeypatch: pytest.Monke
     """`livery ... >&- 2>&-`: Python has None there, and the next file would be opened as the output."""
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)
+    for name in ("heed", "forget"):  # the signals of this process are the tests' own
+        monkeypatch.setattr(f"livery_cli.main.{name}", lambda: None)
     monkeypatch.setattr(sys, "argv", ["livery", "frobnicate"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -84,6 +84,16 @@ def test_an_interrupt_that_would_be_lost_comes_again_where_it_is_heard(
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
+def test_none_comes_again_once_the_command_has_ended(lost: list[object]) -> None:
+    interrupts.heed()
+    in_a_destructor()
+    interrupts.forget()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    in_a_callback_of_a_weak_reference()
+    signal.raise_signal(signal.SIGALRM)
+    assert lost == []
+
+
 def test_what_else_is_dropped_is_told_as_ever(lost: list[object]) -> None:
     class Broken:
         def __del__(self) -> None:
