@@ -244,9 +244,9 @@ async def test_what_the_door_needs_of_its_identity_failing_is_said_and_mends_its
         async with room.dial(None, ca.bundle()) as channel:
             with pytest.raises(grpc.aio.AioRpcError):
                 await echo(channel, timeout=0.5)
+            await eventually(lambda: 'reason="no_identity"' in room.metrics.render().decode())
             room.identity.svid = lambda: sound
             assert await channel.unary_unary("/test.Echo/Echo")(b"hello", wait_for_ready=True, timeout=10) == b"hello"
-        assert 'reason="no_identity"' in room.metrics.render().decode()
 
 
 async def test_a_bug_in_what_the_door_asks_for_costs_its_connection_and_holds_no_place(tmp_path):
