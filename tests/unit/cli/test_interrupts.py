@@ -20,10 +20,11 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     monkeypatch.setattr(interrupts, "_came", [])
     monkeypatch.setattr(sys, "unraisablehook", lambda lost: dropped.append(lost.exc_type))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    alarm = signal.getsignal(signal.SIGALRM)
+    alarm, left = signal.getsignal(signal.SIGALRM), signal.setitimer(signal.ITIMER_REAL, 0)  # the test's own time limit
     yield dropped
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, *left)
     signal.signal(signal.SIGINT, before)
 
 
