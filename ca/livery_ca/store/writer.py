@@ -14,6 +14,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,7 +76,8 @@ class Writer:
         while (first := self._queue.get()) is not None:
             group, ended = self._gather(first)
             after = self._commit(group)
-            self._loop.call_soon_threadsafe(_resolve, group, after)
+            with suppress(RuntimeError):  # the loop was closed, as when the process is cut off: nobody waits any more
+                self._loop.call_soon_threadsafe(_resolve, group, after)
             if ended:
                 return
 

@@ -92,7 +92,8 @@ async def _live(work: Coroutine[object, object, None], grace: float, leash: int 
             async with asyncio.timeout(grace):
                 await _first(role, cut)
         if not role.done():
-            raise DidNotStop("the role did not stop in time", why=f"it was asked to, and given {grace:g} s")
+            given = "a second signal cut it off" if cut.is_set() else f"it was asked to, and given {grace:g} s"
+            raise DidNotStop("the role did not stop in time", why=given)
     if not role.cancelled():
         role.result()
 

@@ -88,7 +88,7 @@ def test_a_role_that_does_not_clean_up_in_time_is_cut_off():
     with Running(cleanup=DAWDLE, grace=0.2) as role:
         role.process.send_signal(signal.SIGTERM)
         _, err, code = role.rest()
-        assert "DidNotStop" in err
+        assert "DidNotStop: the role did not stop in time: it was asked to, and given 0.2 s" in err
         assert code == 1
 
 
@@ -98,7 +98,7 @@ def test_a_second_signal_cuts():
         while role.line() != "asked":
             pass
         role.process.send_signal(signal.SIGTERM)
-        assert "DidNotStop" in role.rest()[1]
+        assert "DidNotStop: the role did not stop in time: a second signal cut it off" in role.rest()[1]
 
 
 def test_a_role_stops_when_its_leash_is_let_go():

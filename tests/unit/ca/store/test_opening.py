@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 import stat
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -310,6 +311,28 @@ async def test_a_write_whose_caller_left_is_carried_out(store: Store) -> None:
     await asyncio.gather(writing, return_exceptions=True)
     await store.entries.create(entry("b"))
     assert await store.entries.get("a") is not None
+
+
+def test_a_write_that_ends_after_the_loop_ends_quietly(store_path: Path, clock: FakeClock) -> None:
+    """A process that is cut off while a commit waits for its disk: a traceback would hide why it ended."""
+    begun, held = threading.Event(), threading.Event()
+
+    def slow(_: Connection) -> None:
+        begun.set()
+        held.wait(30)
+
+    async def leave() -> Store:
+        store = await Store.open(store_path, clock=clock)
+        writing = asyncio.create_task(store._database.write(slow))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        return store
+
+    store = asyncio.run(leave())
+    held.set()
+    asyncio.run(store.close())
 
 
 async def test_a_closed_store_says_so(store_path: Path, clock: FakeClock) -> None:
