@@ -73,6 +73,8 @@ class EchoService:
     callers: list[Caller] = field(default_factory=list)
     flooded: int = 0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: int = 0
+    sent: int = 0
 
     def add_to(self, server: grpc.aio.Server) -> None:
         handlers = {
@@ -83,6 +85,7 @@ class EchoService:
             "Fail": grpc.unary_unary_rpc_method_handler(self._fail),
             "Wait": grpc.unary_stream_rpc_method_handler(self._wait),
             "Flood": grpc.unary_stream_rpc_method_handler(self._flood),
+            "Sent": grpc.unary_unary_rpc_method_handler(self._sent),
             "Parsed": grpc.unary_unary_rpc_method_handler(self._parsed, Status.FromString),
             "AllParsed": grpc.stream_unary_rpc_method_handler(self._all_parsed, Status.FromString),
         }
@@ -124,6 +127,15 @@ class EchoService:
                 self.flooded += FLOODED
         finally:
             self.cancelled.set()
+
+    async def _sent(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        """One answer, and a count of those that were sent."""
+        self.begun += 1
+        try:
+            yield request
+            self.sent += 1
+        finally:
+            self.begun -= 1
 
     async def _parsed(self, request: Status, context: Any) -> bytes:
         return request.message.encode()
@@ -278,10 +290,13 @@ async def knock(port: int, context: ssl.SSLContext) -> bytes | str:
         return str(error.reason)
 
 
-def http2_call(path: str, message: bytes) -> bytes:
-    """A client's bytes for one call on stream 1, with flow control opened as far as it goes."""
-    widest = 2**31 - 1
-    settings = struct.pack(">HL", 4, widest)  # RFC 9113 6.5.2: SETTINGS_INITIAL_WINDOW_SIZE
+WIDEST = 2**31 - 1
+RESET = b"\0\0\4\3\0\0\0\0\1\0\0\0\x08"  # RFC 9113 6.4: RST_STREAM of stream 1, CANCEL
+
+
+def http2_call(path: str, message: bytes, window: int = WIDEST) -> bytes:
+    """A client's bytes for one call on stream 1, with flow control opened as far as it goes, or as it is told."""
+    settings = struct.pack(">HL", 4, window)  # RFC 9113 6.5.2: SETTINGS_INITIAL_WINDOW_SIZE
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -295,7 +310,7 @@ def http2_call(path: str, message: bytes) -> bytes:
     return (
         PREFACE
         + _frame(4, 0, 0, settings)
-        + _frame(8, 0, 0, struct.pack(">L", widest - 65535))
+        + _frame(8, 0, 0, struct.pack(">L", WIDEST - 65535))
         + _frame(1, 4, 1, block)
         + _frame(0, 1, 1, b"\0" + struct.pack(">L", len(message)) + message)
     )

@@ -25,7 +25,18 @@ from livery.runtime.transport.limits import DoorLimits
 from livery.runtime.transport.listen import CannotListen, TcpListen, UnixListen
 from livery.runtime.transport.private_directory import MAX_SOCKET_PATH
 from tests.fakes.audit import RecordingAudit
-from tests.integration.doors import SERVER, HeldIdentity, echo, eventually, open_door, real_ca, tls_door, unix_door
+from tests.integration.doors import (
+    RESET,
+    SERVER,
+    HeldIdentity,
+    echo,
+    eventually,
+    http2_call,
+    open_door,
+    real_ca,
+    tls_door,
+    unix_door,
+)
 
 
 async def test_the_pid_and_uid_of_a_local_caller_arrive(tmp_path):
@@ -323,6 +334,21 @@ class TestStart:
         with pytest.raises(TooFewDescriptors, match="need"):
             async with unix_door(tmp_path, limits=DoorLimits(connections=10**9)):
                 pass
+
+
+async def test_an_answer_counts_as_sent_once_it_is_and_not_as_soon_as_it_is_made(tmp_path):
+    """One method in a thousand has to know: it goes on after its answer."""
+    async with unix_door(tmp_path) as room:
+        async with room.local() as channel:
+            assert await channel.unary_unary("/test.Echo/Sent")(b"hello") == b"hello"
+        await eventually(lambda: (room.service.begun, room.service.sent) == (0, 1))
+        _, writer = await asyncio.open_unix_connection(room.door.address.removeprefix("unix:"))
+        writer.write(http2_call("/test.Echo/Sent", b"hello", window=0))
+        await eventually(lambda: room.service.begun == 1)
+        writer.write(RESET)
+        await eventually(lambda: room.service.begun == 0)
+        assert room.service.sent == 1
+        writer.close()
 
 
 async def test_a_caller_that_goes_away_while_it_is_written_to_is_no_fault_of_ours(tmp_path):

@@ -157,6 +157,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _wrap(self, method: str, found: Any) -> Handler:
         parse = _parser(found.request_deserializer)
         match (found.request_streaming, found.response_streaming):
+            case (False, False) if isasyncgenfunction(found.unary_unary):
+                # One answer, after which the method goes on once that is sent: the same on the wire.
+                behave = self._unary(method, parse, _writing(found.unary_unary))
+                return grpc.unary_stream_rpc_method_handler(behave, None, found.response_serializer)
             case (False, False):
                 behave = self._unary(method, parse, found.unary_unary)
                 return grpc.unary_unary_rpc_method_handler(behave, None, found.response_serializer)
