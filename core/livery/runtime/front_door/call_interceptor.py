@@ -5,7 +5,7 @@ of its request), the translation of errors, and the one log line and the one obs
 and rates (the guards), or the codes (`problems`).
 
 Invariants: no method, and no parser, sees a call without a current caller; no error's text reaches a stranger unless it
-is ours; every call has exactly one log line.
+is ours; every call has exactly one log line; a caller that leaves while it is answered is nobody's mistake.
 """
 
 from __future__ import annotations
@@ -69,10 +69,11 @@ class _Attempt:
     is_our_fault: bool = False
 
     async def refuse(self, refusal: Refusal) -> None:
-        """Answer with an error. Never returns normally."""
+        """Answer with an error. Returns only if the caller has gone, and nobody hears it; grpc knows of the answer."""
         already = tuple(self.context.trailing_metadata() or ())
         trailers = (*already, *refusal.trailers(), (REQUEST_ID_TRAILER, self.request_id))
-        await self.context.abort(refusal.code, refusal.text, trailers)
+        with suppress(grpc.aio.InternalError):
+            await self.context.abort(refusal.code, refusal.text, trailers)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -129,6 +130,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             await attempt.refuse(refusal_of(error))
         except grpc.aio.AbortError:
             raise  # the method has answered already
+        except grpc.aio.InternalError as error:
+            # grpc can send nothing any more: the caller has gone, and the word of it comes after. Not our mistake.
+            raise asyncio.CancelledError from error
         except Exception as error:  # noqa: BLE001 - a request boundary
             if isinstance(error, grpc.aio.InternalError):
                 await _cancellation()

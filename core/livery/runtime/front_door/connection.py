@@ -113,8 +113,10 @@ class ConnectionTable:
     def find(self, context: HasPeer) -> Connection:
         """Return the connection a call came in on; raises `NoCaller`."""
         found = self._open.get(peer_connection(context))
-        if found is None or found.is_ending:
-            raise NoCaller("this call has no caller", why="its connection is not one that the front door let in")
+        if found is None:
+            raise NoCaller("this call has no caller", why="its connection has gone, or was never let in")
+        if found.is_ending:
+            raise NoCaller("this call has no caller", why="its connection is being closed")
         return found
 
     def __iter__(self) -> Iterator[Connection]:

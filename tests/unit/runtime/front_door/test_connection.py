@@ -42,7 +42,7 @@ def test_a_call_finds_its_connection_until_that_is_lost(known):
     table.add(one)
     assert table.find(Context("/run/1")) is one
     table.lose(one)
-    with pytest.raises(NoCaller):
+    with pytest.raises(NoCaller, match="has gone"):
         table.find(Context("/run/1"))
     assert len(table) == 0
 
@@ -51,7 +51,7 @@ def test_a_call_that_arrives_while_its_connection_is_being_closed_has_no_caller(
     table, one = ConnectionTable(), connection(known)
     table.add(one)
     one.end()
-    with pytest.raises(NoCaller):
+    with pytest.raises(NoCaller, match="is being closed"):
         table.find(Context("/run/1"))
 
 
