@@ -19,10 +19,11 @@ import grpc.aio
 
 from livery.identity import IdentityError, JwtSvid, TrustBundle, TrustDomain
 from livery.wire import agent_api, bundle_api, entry_api, svid_api
+from livery_agent.completion import whole
 from livery_agent.errors import AgentError, CaAnswerUnusable, CaUnavailable, NodeRefused
 from livery_agent.identities.entry import Entry
 from livery_agent.upstream import joining, sync
-from livery_agent.upstream.connection import CaConnection, CaDialer, Line, opened, whole
+from livery_agent.upstream.connection import CaConnection, CaDialer, Line, opened
 from livery_agent.upstream.conversation import Conversation
 from livery_agent.upstream.joining import Issued, Joined, JoinRequest
 from livery_agent.upstream.refusals import failure_of, is_missing, is_unknown
@@ -82,7 +83,7 @@ class Upstream:
         except grpc.aio.AioRpcError as error:
             raise failure_of("this node could not attest", error, dialer.last_refusal) from error
         finally:
-            await dialer.close()
+            await whole(dialer.close())
 
     async def renew(self, csr: bytes) -> Issued:
         """A new SVID for this node; the CA drops the old one at the first use of the new one."""

@@ -12,19 +12,18 @@ superseded; a dial that could not even begin (no descriptor left, no room for a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import grpc.aio
 
 from livery.errors import LiveryError
 from livery.identity import X509Svid
+from livery_agent.completion import whole
 from livery_agent.errors import CaUnavailable
-
-T = TypeVar("T")
 
 DRAIN = timedelta(seconds=10)
 
@@ -52,16 +51,6 @@ async def opened(dialer: CaDialer) -> grpc.aio.Channel:
         return await dialer.start()
     except OSError as cause:
         raise CaUnavailable("no connection to the CA can be opened", why=cause.strerror or str(cause)) from cause
-
-
-async def whole(work: Coroutine[Any, Any, T]) -> T:
-    """Do it to its end also if whoever waits is cancelled: a dialer half opened or half closed keeps its sockets."""
-    task = asyncio.create_task(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
 
 
 Dial = Callable[[X509Svid], CaDialer]
