@@ -27,7 +27,7 @@ import pwd
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
@@ -37,6 +37,7 @@ from livery.identity.errors import InvalidSelector
 from livery.runtime.caller import PeerProcess
 from livery.runtime.clock import Clock
 from livery.runtime.transport.peer import still_same
+from livery_agent.completion import whole
 from livery_agent.errors import WorkloadChanged, WorkloadUnattested
 from livery_agent.turns import Turns
 
@@ -60,7 +61,8 @@ class Credentials:
 class UnixAttestor:
     """Reads /proc in threads of its own: a name service that hangs, or a big program, holds up no other work.
 
-    One user's processes are looked at by two threads at most, so that big programs hold up their own user alone.
+    One user's processes are looked at by two threads at most, so that big programs hold up their own user alone. A
+    thread counts until it is done: also one whose caller has left, or has waited long enough.
 
     Programs of more than `hash_limit` bytes get no `sha256` selector; 0 means none is ever hashed.
     """
@@ -74,8 +76,21 @@ class UnixAttestor:
 
     async def attest(self, process: PeerProcess) -> frozenset[Selector]:
         """The selectors of the process; raises `WorkloadChanged` if it is not, or does not stay, who connected."""
+        looking = asyncio.create_task(self._look(process))
+        try:
+            return await asyncio.shield(looking)
+        except asyncio.CancelledError:
+            looking.cancel()  # so that it waits for no turn any more; a thread goes on
+            raise
+
+    async def _look(self, process: PeerProcess) -> frozenset[Selector]:
         async with self._turns.turn(process.uid):
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._attest, process)
+            pidfd = os.dup(process.pidfd)  # the connection closes its own once no call needs it: a thread may be longer
+            try:
+                own = replace(process, pidfd=pidfd)
+                return await whole(asyncio.get_running_loop().run_in_executor(self._threads, self._attest, own))
+            finally:
+                os.close(pidfd)
 
     def close(self) -> None:
         """Let the threads end."""

@@ -7,6 +7,7 @@ import grp
 import hashlib
 import os
 import pwd
+import queue
 import shutil
 import sys
 import threading
@@ -21,7 +22,14 @@ from livery.identity import Selector
 from livery.runtime.caller import PeerProcess
 from livery.runtime.clock import SystemClock
 from livery_agent.attest.workload.attestation import WorkloadAttestation
-from livery_agent.attest.workload.unix import MAX_HASHES, Credentials, ProgramHashes, UnixAttestor, _File
+from livery_agent.attest.workload.unix import (
+    MAX_HASHES,
+    THREADS_PER_USER,
+    Credentials,
+    ProgramHashes,
+    UnixAttestor,
+    _File,
+)
 from livery_agent.errors import WorkloadChanged, WorkloadUnattested
 from tests.fakes.clock import FakeClock, settle
 from tests.fakes.processes import Peer, connected
@@ -181,6 +189,38 @@ async def test_one_users_big_programs_hold_up_nobody_elses_processes(peer: Peer)
         may_end.set()
         await asyncio.gather(*calls)
         attestor.close()
+
+
+async def test_a_thread_counts_for_its_user_until_it_is_done_also_once_its_caller_has_left(peer: Peer):
+    """Otherwise who calls and leaves, again and again, has all of them; and they look at descriptors long closed."""
+    may_end, begun, seen = threading.Event(), threading.Semaphore(0), queue.SimpleQueue[bool]()
+
+    class Slow(UnixAttestor):
+        def _attest(self, process: PeerProcess) -> frozenset[Selector]:
+            begun.release()
+            may_end.wait(20)
+            seen.put(os.fstat(process.pidfd).st_ino == inode)
+            return frozenset()
+
+    attestor, pidfd = Slow(0, SystemClock()), os.dup(peer.process.pidfd)
+    inode = os.fstat(pidfd).st_ino
+    try:
+        for _ in range(THREADS_PER_USER + 3):
+            call = asyncio.create_task(attestor.attest(replace(peer.process, pidfd=pidfd)))
+            await settle()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        os.close(pidfd)  # as the connection does, when it and its calls are gone
+        assert [begun.acquire(timeout=10) for _ in range(THREADS_PER_USER)] == [True] * THREADS_PER_USER
+        await settle()
+        assert not begun.acquire(blocking=False), "the others never began"
+    finally:
+        may_end.set()
+    async with asyncio.timeout(10):
+        await attestor.attest(peer.process)
+    assert all(seen.get(timeout=10) for _ in range(THREADS_PER_USER + 1))
+    attestor.close()
 
 
 async def test_a_program_that_was_replaced_on_disk_has_a_hash_and_no_path(attestor: UnixAttestor, tmp_path: Path):
