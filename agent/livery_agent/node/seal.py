@@ -4,7 +4,8 @@ Owns: the two files under the state directory and the order in which they are wr
 (`state`, `livery.identity`), the directory's lock (`main`), or the snapshot of workload SVIDs.
 
 Invariant (hazard 22): when `save` returns, key and SVID are on the disk under one name. Its caller uses a new SVID only
-then, because that first use makes the CA forget the old one.
+then, because that first use makes the CA forget the old one. Nothing is written any more once a save has returned or
+was cancelled: the directory's lock is given back after that.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from livery.identity import IdentityError, TrustBundle, TrustDomain
 from livery.runtime.files import FileMissing, read_private, write_atomic
+from livery_agent.completion import whole
 from livery_agent.errors import StateUnreadable
 from livery_agent.node.state import NodeState, decode, encode
 
@@ -43,7 +45,7 @@ class Seal:
 
     async def save(self, state: NodeState) -> None:
         """Replace the state; durable when this returns. Raises `FileNotWritten` with the old state unharmed."""
-        await asyncio.to_thread(write_atomic, self._state, encode(state))
+        await whole(asyncio.to_thread(write_atomic, self._state, encode(state)))
 
     def load_bundle(self) -> TrustBundle | None:
         """The bundle of our own trust domain as it was last saved, if it ever was."""
@@ -56,7 +58,7 @@ class Seal:
 
     async def save_bundle(self, bundle: TrustBundle) -> None:
         """Replace the bundle; durable when this returns."""
-        await asyncio.to_thread(write_atomic, self._bundle, bundle.to_jwks())
+        await whole(asyncio.to_thread(write_atomic, self._bundle, bundle.to_jwks()))
 
 
 def _unreadable(path: Path, cause: StateUnreadable | IdentityError, without: str) -> StateUnreadable:

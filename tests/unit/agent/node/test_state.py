@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import stat
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +23,7 @@ from livery_agent.node.keys import key_der, new_key
 from livery_agent.node.seal import BUNDLE_FILE, STATE_FILE, Seal
 from livery_agent.node.state import NodeState, NodeSvid, decode, encode
 from livery_agent.schedule import Renewal
+from tests.fakes.clock import settle
 from tests.pki import NOW, TestCa
 
 TD = TrustDomain("example.org")
@@ -199,3 +205,35 @@ async def test_the_bundle_reads_back_with_its_sequence(tmp_path: Path):
     assert loaded is not None
     assert loaded.sequence == 7
     assert loaded.x509_authorities == CA.bundle().x509_authorities
+
+
+class Held(ThreadPoolExecutor):
+    """Threads that begin at once, and do their work only when they may."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.begun, self.may_work = threading.Event(), threading.Event()
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        def held() -> Any:
+            self.begun.set()
+            self.may_work.wait(10)
+            return work(*args, **kwargs)
+
+        return super().submit(held)
+
+
+async def test_a_save_that_is_cancelled_ends_before_whoever_holds_the_lock_can_give_it_back(tmp_path: Path):
+    """Otherwise the thread that writes could replace what the next agent has read or written in the meantime."""
+    threads = Held()
+    asyncio.get_running_loop().set_default_executor(threads)
+    saving = asyncio.create_task(Seal(tmp_path, TD).save(state()))
+    await settle()
+    assert threads.begun.wait(10)
+    saving.cancel()
+    await settle()
+    assert not saving.done()
+    threads.may_work.set()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    assert (tmp_path / STATE_FILE).exists()
