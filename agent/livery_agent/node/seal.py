@@ -14,8 +14,8 @@ import asyncio
 from pathlib import Path
 
 from livery.identity import IdentityError, TrustBundle, TrustDomain
+from livery.runtime.completion import whole
 from livery.runtime.files import FileMissing, read_private, write_atomic
-from livery_agent.completion import whole
 from livery_agent.errors import StateUnreadable
 from livery_agent.node.state import NodeState, decode, encode
 

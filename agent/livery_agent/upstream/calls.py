@@ -18,8 +18,8 @@ from typing import TypeVar
 import grpc.aio
 
 from livery.identity import IdentityError, JwtSvid, TrustBundle, TrustDomain
+from livery.runtime.completion import whole
 from livery.wire import agent_api, bundle_api, entry_api, svid_api
-from livery_agent.completion import whole
 from livery_agent.errors import AgentError, CaAnswerUnusable, CaUnavailable, NodeRefused
 from livery_agent.identities.entry import Entry
 from livery_agent.upstream import joining, sync

@@ -22,7 +22,7 @@ import grpc.aio
 
 from livery.errors import LiveryError
 from livery.identity import X509Svid
-from livery_agent.completion import whole
+from livery.runtime.completion import whole
 from livery_agent.errors import CaUnavailable
 
 DRAIN = timedelta(seconds=10)

@@ -36,8 +36,8 @@ from livery.identity import Selector
 from livery.identity.errors import InvalidSelector
 from livery.runtime.caller import PeerProcess
 from livery.runtime.clock import Clock
+from livery.runtime.completion import whole
 from livery.runtime.transport.peer import still_same
-from livery_agent.completion import whole
 from livery_agent.errors import WorkloadChanged, WorkloadUnattested
 from livery_agent.turns import Turns
 

@@ -24,9 +24,10 @@ import grpc.aio
 
 from livery.identity import BundleMap, SpiffeId, X509Svid
 from livery.runtime.clock import Clock
+from livery.runtime.completion import whole
 from livery.runtime.dialer.dial import Dial, Reports, Target
 from livery.runtime.transport.private_directory import PrivateDirectory
-from livery.runtime.transport.splice import Census, End, close_listener
+from livery.runtime.transport.splice import Census, End, close_listener, serving
 
 ChannelOption = tuple[str, int | str]
 _UCRED = struct.Struct("3i")
@@ -69,10 +70,10 @@ class Dialer:
         return self._open.channel
 
     async def close(self) -> None:
-        """Close the channel and every connection. Without effect if closed."""
+        """Close the channel and every connection, also if cancelled meanwhile. Without effect if closed."""
         opened, self._open = self._open, None
         if opened is not None:
-            await opened.close()
+            await whole(opened.close())
 
     @property
     def last_refusal(self) -> str | None:
@@ -88,8 +89,12 @@ class Dialer:
 
     async def _start_in(self, directory: PrivateDirectory) -> _Open:
         path, census = directory.new_name(), Census()
+
+        def inside() -> End:
+            return End(Dial.BUFFERED, _Inside(self, census))
+
         loop = asyncio.get_running_loop()
-        listener = await loop.create_unix_server(lambda: End(Dial.BUFFERED, _Inside(self, census)), str(path))
+        listener = await serving(await loop.create_unix_server(inside, str(path), start_serving=False))
         defaults = (*_OPTIONS, ("grpc.default_authority", self.address))
         channel = grpc.aio.insecure_channel(f"unix:{quote(str(path))}", options=(*defaults, *self.options))
         return _Open(directory, listener, channel, census)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +22,7 @@ import grpc.aio
 
 from livery.runtime.audit import Audit
 from livery.runtime.clock import Clock
+from livery.runtime.completion import whole
 from livery.runtime.descriptors import require_descriptors
 from livery.runtime.front_door.arrivals import TlsArrival, UnixArrival
 from livery.runtime.front_door.call_interceptor import CallInterceptor
@@ -32,7 +34,7 @@ from livery.runtime.transport.limits import DoorLimits
 from livery.runtime.transport.listen import BACKLOG, Bound, Listen, TcpListen, bind
 from livery.runtime.transport.private_directory import PrivateDirectory
 from livery.runtime.transport.refusals import Refusals
-from livery.runtime.transport.splice import End, close_listener
+from livery.runtime.transport.splice import End, close_listener, serving
 from livery.runtime.transport.tls_contexts import CurrentServerContext
 from livery.runtime.transport.tls_end import TlsEnd
 
@@ -101,10 +103,13 @@ class FrontDoor:
             raise
 
     async def stop(self, grace: float) -> None:
-        """Take no new connections, let calls end for `grace` seconds, close what is left. Without effect if closed."""
+        """Take no new connections, let calls end for `grace` seconds, close what is left, also if cancelled meanwhile.
+
+        Without effect if closed.
+        """
         opened, self._open = self._open, None
         if opened is not None:
-            await opened.close(grace)
+            await whole(opened.close(grace))
 
     async def recheck(self) -> None:
         """Close every connection whose chain no longer verifies against the bundles of now, streams included.
@@ -135,29 +140,29 @@ class FrontDoor:
         return self._open
 
     async def _start_in(self, directory: PrivateDirectory) -> _Open:
-        bound = bind(self.listen)
-        try:
+        async with AsyncExitStack() as undo:
+            bound = bind(self.listen)
+            undo.callback(bound.release)
             door = self.name or ("tcp" if isinstance(self.listen, TcpListen) else "unix")
             gate = Gate(self.limits, self.clock, directory, Refusals(door, self.audit, self.metrics, self.clock))
             gauge = self.metrics.gauge("door_connections", "Connections let in by a door.", ("door",))
             gauge.labels(door).set_function(gate.table.__len__)
             protocol = self._factory(gate)
-            server = await self._start_grpc(gate)
-            listener = await _accept(bound, protocol)
-        except BaseException:
-            bound.release()
-            raise
+            server = self._grpc(gate)
+            undo.push_async_callback(server.stop, None)
+            await whole(server.start())
+            listener = await serving(await _listener(bound, protocol))
+            undo.pop_all()
         upkeep = Upkeep(gate, self.listen)
         sweeping = asyncio.create_task(upkeep.run())
         return _Open(bound, directory, gate, server, listener, upkeep, sweeping)
 
-    async def _start_grpc(self, gate: Gate) -> grpc.aio.Server:
+    def _grpc(self, gate: Gate) -> grpc.aio.Server:
         interceptor = CallInterceptor(gate.table, self.guards, self.clock, self.metrics)
         server = grpc.aio.server(interceptors=(interceptor,), options=server_options(self.listen, self.limits))
         for add in self.services:
             add(server)
         server.add_insecure_port(f"unix:{quote(str(gate.server_path))}")
-        await server.start()
         return server
 
     def _factory(self, gate: Gate) -> Callable[[], End]:
@@ -169,11 +174,11 @@ class FrontDoor:
         return lambda: TlsEnd(buffered, TlsArrival(gate, listen, context))
 
 
-async def _accept(bound: Bound, protocol: Callable[[], End]) -> asyncio.Server:
+async def _listener(bound: Bound, protocol: Callable[[], End]) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     if bound.path is None:
-        return await loop.create_server(protocol, sock=bound.sock, backlog=BACKLOG)
-    return await loop.create_unix_server(protocol, sock=bound.sock, backlog=BACKLOG)
+        return await loop.create_server(protocol, sock=bound.sock, backlog=BACKLOG, start_serving=False)
+    return await loop.create_unix_server(protocol, sock=bound.sock, backlog=BACKLOG, start_serving=False)
 
 
 @dataclass(frozen=True, slots=True)

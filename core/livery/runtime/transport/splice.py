@@ -164,6 +164,19 @@ class End(asyncio.Protocol):
             self._other.close()
 
 
+async def serving(listener: asyncio.Server) -> asyncio.Server:
+    """Accept from now on (`listener` was made with `start_serving=False`); cancelled meanwhile, leave nothing open.
+
+    When the loop makes a listener and starts it in one, nobody has it yet who could close it.
+    """
+    try:
+        await listener.start_serving()
+    except BaseException:
+        await close_listener(listener)
+        raise
+    return listener
+
+
 async def close_listener(listener: asyncio.Server) -> None:
     """Accept nothing more, let those report that were accepted a moment before, and close.
 
@@ -172,9 +185,11 @@ async def close_listener(listener: asyncio.Server) -> None:
     loop = asyncio.get_running_loop()
     for sock in listener.sockets:
         loop.remove_reader(sock.fileno())
-    for _ in range(_ACCEPTING):
-        await asyncio.sleep(0)
-    listener.close()
+    try:
+        for _ in range(_ACCEPTING):
+            await asyncio.sleep(0)
+    finally:
+        listener.close()
 
 
 class Census:
@@ -207,9 +222,11 @@ class Census:
         """
         for end in tuple(self._ends):
             end.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                await self.empty()
-        for end in tuple(self._ends):
-            end.abort()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self.empty()
+        finally:
+            for end in tuple(self._ends):
+                end.abort()
         await self.empty()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from livery_agent.completion import whole
+from livery.runtime.completion import whole
 from tests.fakes.clock import settle
 
 
