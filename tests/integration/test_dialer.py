@@ -32,8 +32,8 @@ async def refusal_of(dialer) -> tuple[str, grpc.aio.AioRpcError]:
 
 
 @asynccontextmanager
-async def tls_server(tmp_path, shown: Shown, alpn=("h2",), answer=b""):
-    """A server that shows any chain and sends one answer."""
+async def tls_server(tmp_path, shown: Shown, alpn=("h2",), answer=b"", may_end: asyncio.Event | None = None):
+    """A server that shows any chain and sends one answer; it ends a connection at its first byte, or when it may."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(shown.write_to(tmp_path / "server.pem"))
     context.set_alpn_protocols(list(alpn))
@@ -42,6 +42,8 @@ async def tls_server(tmp_path, shown: Shown, alpn=("h2",), answer=b""):
     async def serve(reader, writer):
         writer.write(answer)
         heard.extend(await reader.read(65536))
+        if may_end is not None:
+            await may_end.wait()
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
@@ -200,6 +202,19 @@ class TestBeingRefused:
             address = f"127.0.0.1:{silent.getsockname()[1]}"
             refusal, _ = await refusal_of(dialer_to(address, None, ca.bundle(), run_dir=tmp_path, timeout=0.2))
             assert refusal == "no connection in time"
+
+    async def test_by_silence_after_the_handshake(self, tmp_path):
+        """It did not turn us away: to say so would make whoever reads it look for a fault of our certificate."""
+        ca = real_ca()
+        svid = ca.issue(SERVER)
+        may_end = asyncio.Event()
+        async with tls_server(tmp_path, Shown(svid.chain, svid.private_key), may_end=may_end) as (port, _):
+            patience = [("grpc.min_reconnect_backoff_ms", 300)]  # grpc's, for HTTP/2's first frame
+            dialer = dialer_to(f"127.0.0.1:{port}", None, ca.bundle(), run_dir=tmp_path, options=patience)
+            refusal, _ = await refusal_of(dialer)
+            may_end.set()
+        assert "no answer in time" in refusal
+        assert "our identity" not in refusal
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ _KEEPALIVE = (
 
 _LAST_PORT = 65535
 _NO_ANSWER = "it closed the connection without an answer, as one does that does not admit our identity"
+_MUTE = "no answer in time: the TLS handshake went well, and then it said nothing"
 
 
 class DialRefused(LiveryError):
@@ -119,7 +120,7 @@ class Dial:
     def cancel(self) -> None:
         """Grpc has closed its end: because it gave up, or because the peer had closed first."""
         if self._is_spliced and not self._has_answered:
-            self._fail(_NO_ANSWER)
+            self._fail(self._silence)
         self._is_over = True
         if self._task is not None:
             self._task.cancel()
@@ -194,8 +195,12 @@ class Dial:
         """The peer is gone; without a first byte, that was its answer."""
         self._reports.census.lost(end)
         if not self._has_answered:
-            self._fail(_NO_ANSWER)
+            self._fail(self._silence)
         self._settle()
+
+    @property
+    def _silence(self) -> str:
+        return _MUTE if self._outer.has_left_first else _NO_ANSWER
 
     def _fail(self, refusal: str) -> None:
         if not self._is_over and not self._has_answered:

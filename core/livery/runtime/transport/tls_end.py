@@ -45,6 +45,7 @@ class TlsEnd(End):
         self._is_shaken = False
         self._has_received = False
         self._frames: FrameCursor | None = None
+        self.has_left_first = False  # our side said goodbye, and the peer had not
 
     def secure(self, engine: TlsEngine) -> None:
         """Begin the handshake."""
@@ -92,6 +93,7 @@ class TlsEnd(End):
     def end_writing(self) -> None:
         """Say goodbye in TLS, and in TCP."""
         if not self._closing:
+            self._leave()
             self._write(self._secured.say_goodbye())
             super().end_writing()
 
@@ -101,6 +103,7 @@ class TlsEnd(End):
         """
         if self._transport is None or self._closing:
             return
+        self._leave()
         self._closing = True
         self._close_other()
         if self._engine is not None:
@@ -111,6 +114,10 @@ class TlsEnd(End):
             super().end_writing()
             self.let_go()
         asyncio.get_running_loop().call_later(self.linger, self._transport.abort)
+
+    def _leave(self) -> None:
+        has_peer_left = self._has_peer_ended or (self._engine is not None and self._engine.ended)
+        self.has_left_first = self.has_left_first or not has_peer_left
 
     def data_received(self, data: bytes) -> None:
         """Go on with the handshake, or decrypt and hand over."""
