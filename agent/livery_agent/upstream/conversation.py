@@ -2,10 +2,11 @@
 
 Owns: telling the peer's own status where gRPC loses it. A peer may end a call while we write to it. Then gRPC's asyncio
 API fails the write and puts `INTERNAL: Internal error from Core` in the place of the status that the peer sent, whether
-that has arrived already or comes after. Does not own: what is said and heard (`joining`, `sync`), or our names for a
-status (`refusals`).
+that has arrived already or comes after. And a write that waits for a connection waits for ever, whatever the call's
+time-out, if the call is cancelled or its channel closed meanwhile. Does not own: what is said and heard (`joining`,
+`sync`), or our names for a status (`refusals`).
 
-Invariant: `say` never tells how the call ended; the next `hear` does, in the peer's words.
+Invariants: `say` never tells how the call ended; the next `hear` does, in the peer's words. Neither outlasts the call.
 """
 
 from __future__ import annotations
@@ -31,12 +32,20 @@ class Conversation(Generic[Question, Answer]):
     def __init__(self, call: grpc.aio.StreamStreamCall[Question, Answer]) -> None:
         self._call = call
         self._end: grpc.aio.AioRpcError | None = None
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         call.add_done_callback(self._ended)
 
     async def say(self, question: Question) -> None:
         """Send one message; if the peer has ended the call, nothing: how it ended is heard next."""
-        with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
-            await self._call.write(question)
+        writing = asyncio.ensure_future(self._call.write(question))
+        try:
+            await asyncio.wait({writing, self._over}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            writing.cancel()
+        await asyncio.wait({writing})
+        error = None if writing.cancelled() else writing.exception()
+        if error is not None and not isinstance(error, asyncio.InvalidStateError | grpc.aio.AioRpcError):
+            raise error
 
     async def hear(self) -> Answer | None:
         """The next message; None after the last of a call that ended well; otherwise raises how it ended."""
@@ -63,6 +72,8 @@ class Conversation(Generic[Question, Answer]):
             self._end = done.value
         finally:
             reading.close()
+        if not self._over.done():
+            self._over.set_result(None)
 
     async def _true_end(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
         end = self._end or error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 
 from livery.wire import agent_api
 from livery_agent.upstream.conversation import Conversation
+from tests.fakes.clock import settle
 
 REFUSAL = "could not find node attestor type"
 
@@ -71,6 +73,24 @@ async def test_a_write_to_a_call_that_the_peer_has_ended_does_not_hide_why(pool:
 
 async def test_a_call_that_ended_well_before_we_wrote_has_no_answer(pool: ThreadPoolExecutor):
     assert await hear_what_it_said(pool, Ending(grpc.StatusCode.OK)) is None
+
+
+@pytest.mark.parametrize("how", ["cancelled", "its channel closed"])
+async def test_what_waits_to_be_said_until_there_is_a_connection_waits_no_longer_than_its_call(how: str):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{silent.getsockname()[1]}")
+        call = agent_api.AgentStub(channel).AttestAgent(timeout=60)
+        talk = Conversation(call)
+        saying = asyncio.create_task(talk.say(agent_api.AttestAgentRequest()))
+        await settle()
+        assert not saying.done()
+        if how == "cancelled":
+            call.cancel()
+        await channel.close()
+        async with asyncio.timeout(10):
+            await saying
+            with pytest.raises(asyncio.CancelledError):  # as gRPC says it of a call that this side has ended
+                await talk.hear()
 
 
 class LateStatus:
