@@ -1,4 +1,7 @@
-"""Whoever is cancelled as a door or a dialer opens or closes leaves no socket behind, in whichever turn of the loop."""
+"""Whoever is cancelled as a door, a dialer or an HTTP server opens or closes leaves no socket behind.
+
+In whichever turn of the loop.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from livery.runtime.clock import SystemClock
 from livery.runtime.front_door import FrontDoor
+from livery.runtime.http import HttpServer
 from livery.runtime.metrics import Metrics
 from livery.runtime.transport.listen import UnixListen
 from tests.fakes.audit import RecordingAudit
@@ -89,3 +93,40 @@ async def test_a_door_whose_stop_is_cut_short_is_closed_all_the_same(tmp_path: P
     await cut(door.stop(0), turns + 1)
     await eventually(lambda: sockets_of(tmp_path) == [])
     assert list((tmp_path / "run").iterdir()) == []
+
+
+async def an_application(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "lifespan"
+    for word in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{word}.complete"})
+
+
+def a_server(tmp_path: Path) -> HttpServer:
+    listen = UnixListen(tmp_path / "http.sock")
+    return HttpServer(an_application, listen, clock=SystemClock(), audit=RecordingAudit(), metrics=Metrics())
+
+
+def watched() -> set[int]:
+    """The descriptors that the loop watches. One that was closed in its back meets whoever gets its number next."""
+    return set(cast("Any", asyncio.get_running_loop())._selector.get_map())
+
+
+@pytest.mark.parametrize("turns", TURNS)
+async def test_an_http_server_whose_start_is_cut_short_listens_no_more(tmp_path: Path, turns: int):
+    before = watched()
+    server = a_server(tmp_path)
+    await cut(server.start(), turns)
+    await server.stop(0)
+    assert sockets_of(tmp_path) == []
+    assert watched() == before
+
+
+@pytest.mark.parametrize("turns", TURNS)
+async def test_an_http_server_whose_stop_is_cut_short_is_closed_all_the_same(tmp_path: Path, turns: int):
+    before = watched()
+    server = a_server(tmp_path)
+    await server.start()
+    await cut(server.stop(0), turns + 1)
+    assert sockets_of(tmp_path) == []
+    assert watched() == before

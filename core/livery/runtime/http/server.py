@@ -110,6 +110,8 @@ class HttpServer:
             return
         self._serving.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)
+        # asyncio waits a turn with a listener that it has started, and nobody has that yet who could close it.
+        asyncio.get_running_loop().remove_reader(self._bound.sock.fileno())
         self._bound.release()
         self._serving = None
 
