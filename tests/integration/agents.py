@@ -32,6 +32,7 @@ from tests.fakes.audit import RecordingAudit
 from tests.fakes.ca import FakeCa
 
 HEADER = (("workload.spiffe.io", "true"),)
+PATIENCE = 60.0  # seconds that a test waits for what must happen, on a machine that may have much else to do
 US = Selector.parse(f"unix:uid:{os.geteuid()}")
 
 
@@ -91,7 +92,7 @@ class RunningAgent:
     async def launch_agent(self) -> None:
         """Start it and wait until its administration socket answers, however its first attempt fares."""
         self.agent = asyncio.create_task(serve(self.config, self.clock, self.audit, lambda _: None))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not (self.directory / "admin.sock").is_socket():
                 await asyncio.sleep(0.01)
 
@@ -111,10 +112,10 @@ class RunningAgent:
 
     async def inspect(self, path: str = "/inspect") -> httpx2.Response:
         transport = httpx2.AsyncHTTPTransport(uds=str(self.directory / "admin.sock"))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://agent") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://agent", timeout=PATIENCE) as client:
             return await client.get(path)
 
-    async def until(self, condition: Any, timeout: float = 20) -> Any:
+    async def until(self, condition: Any, timeout: float = PATIENCE) -> Any:
         """Wait until the agent's own account fulfils the condition, and return it."""
         async with asyncio.timeout(timeout):
             while not condition(account := (await self.inspect()).json()):

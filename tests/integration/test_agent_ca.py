@@ -126,7 +126,7 @@ async def test_more_entries_than_a_page_all_arrive(directory: Path):
     count = 501
     async with running_ca(directory) as ca, agent_of(ca, directory) as agent:
         await ca.create(*(an_entry("/node", f"/w{n}", f"unix:uid:{n + 5000}") for n in range(count)))
-        account = await agent.until(has_svids(count), timeout=60)
+        account = await agent.until(has_svids(count), timeout=120)
         assert len({i["spiffe_id"] for i in workloads(account)}) == count
 
 

@@ -20,7 +20,7 @@ import grpc.aio
 import pytest
 
 from livery.wire import workload_api
-from tests.integration.agents import HEADER, RunningAgent
+from tests.integration.agents import HEADER, PATIENCE, RunningAgent
 from tests.integration.running_ca import RunningCa, an_entry, running_ca
 
 US = f"unix:uid:{os.geteuid()}"
@@ -70,7 +70,7 @@ class AgentProcess(RunningAgent):
 
     async def until_served(self) -> Any:
         """The first message of a stream, asked for until there is one."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 async with self.client() as stub:
                     try:
@@ -114,7 +114,7 @@ async def test_an_agent_killed_while_it_joins_joins_at_the_next_start_with_the_s
     """Killed when its key is on disk, with the request on its way; or with the answer received and not yet kept."""
     async with running_ca(directory) as ca, agent_process(ca, directory) as agent:
         await ca.create(an_entry("/node", "/orders", US))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not (agent.directory / "state" / written).exists():
                 await asyncio.sleep(0)
         await agent.kill()
@@ -131,7 +131,7 @@ async def test_sigterm_ends_it_in_order_while_streams_are_open(directory: Path):
             await call.read()
             assert agent.process is not None
             agent.process.terminate()
-            assert await asyncio.wait_for(agent.process.wait(), 10) == 0
+            assert await asyncio.wait_for(agent.process.wait(), PATIENCE) == 0
             with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
                 await call.read()
         assert not agent.workload_socket.exists()
@@ -148,7 +148,7 @@ async def test_a_spent_token_ends_it_with_exit_code_four_and_says_what_to_do(dir
         shutil.rmtree(agent.directory / "state")
         await agent.run()
         assert agent.process is not None
-        assert await asyncio.wait_for(agent.process.wait(), 20) == 4
+        assert await asyncio.wait_for(agent.process.wait(), PATIENCE) == 4
         said = (agent.directory / "agent.log").read_text().splitlines()[-4:]
         assert any("no identity" in line for line in said), said
         assert any("join token" in line for line in said), said
