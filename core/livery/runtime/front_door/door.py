@@ -195,6 +195,7 @@ class _Open:
 
     async def close(self, grace: float) -> None:
         """Close everything, from the outside in."""
+        self.bound.withdraw()
         await close_listener(self.listener)
         self.bound.release()
         self.sweeping.cancel()

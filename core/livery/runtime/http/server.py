@@ -119,6 +119,7 @@ class HttpServer:
         """Take no new connections, let requests end for `grace` seconds, and close what is left."""
         if self._serving is None or self._bound is None:
             return
+        self._bound.withdraw()
         self._uvicorn.stop(grace)
         await self._serving
         for connection in list(self._connections):  # uvicorn knows only of those whose peer is known

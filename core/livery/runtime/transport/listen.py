@@ -4,16 +4,19 @@ Owns: `TcpListen` and `UnixListen`, the bound sockets behind them, and clear err
 cannot be written. Does not own: accepting.
 
 Invariants: a unix socket has its final mode from the moment it is visible; a live listener's socket is never taken
-over; on close only our own socket file is removed.
+over, also if two begin at the same time; on close only our own socket file is removed.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -24,6 +27,8 @@ from livery.runtime.transport.private_directory import MAX_SOCKET_PATH
 
 BACKLOG = 1024
 _LAST_PORT = 65535
+_TURN = 2.0  # seconds; to bind takes far less than one
+_TRIES = 200
 
 
 class CannotListen(LiveryError):
@@ -91,7 +96,7 @@ class UnixListen:
 Listen = TcpListen | UnixListen
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bound:
     """A bound socket and the name clients use for it."""
 
@@ -100,14 +105,22 @@ class Bound:
     path: Path | None = None
     inode: int = 0
 
-    def release(self) -> None:
-        """Close the socket and remove its file, unless somebody else's stands there by now."""
-        self.sock.close()
+    def withdraw(self) -> None:
+        """Remove the socket's file, unless somebody else's stands there; once, and while it still listens.
+
+        Whoever listens there next finds nobody then, and puts a file in its place that may well get the same inode.
+        """
+        path, self.path = self.path, None
         try:
-            if self.path is not None and self.path.lstat().st_ino == self.inode:
-                self.path.unlink()
+            if path is not None and path.lstat().st_ino == self.inode:
+                path.unlink()
         except OSError:
             pass  # it is gone, or its folder is
+
+    def release(self) -> None:
+        """Remove the socket's file, if that was not done, and close the socket."""
+        self.withdraw()
+        self.sock.close()
 
 
 def bind(listen: Listen) -> Bound:
@@ -152,12 +165,35 @@ def _bind_unix(listen: UnixListen) -> Bound:
         raise CannotListen(f"cannot listen on {path}", why=why, fix="choose a shorter path")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear(path)
-        sock = _bound(path, listen.mode)
+        with _one_at_a_time(path.parent):
+            _clear(path)
+            sock = _bound(path, listen.mode)
+            return Bound(sock, f"unix:{path}", path, path.lstat().st_ino)
     except OSError as error:
         fix = f"make {path.parent} writable for user {os.geteuid()}"
         raise CannotListen(f"cannot listen on {path}", why=error.strerror or str(error), fix=fix) from error
-    return Bound(sock, f"unix:{path}", path, path.lstat().st_ino)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Keep another process of livery from taking a socket that is bound, and does not listen yet, for one left behind.
+
+    Not for longer than `_TURN`: the folder may be one in which anybody can hold a lock.
+    """
+    with ExitStack() as held:
+        with suppress(OSError):  # a folder that we may not read, or that knows no locks
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            held.callback(os.close, descriptor)
+            _lock(descriptor)
+        yield
+
+
+def _lock(descriptor: int) -> None:
+    for _ in range(_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_TURN / _TRIES)
 
 
 def _clear(path: Path) -> None:

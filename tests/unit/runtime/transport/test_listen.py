@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from livery.runtime.transport.listen import UnixListen, bind
+import pytest
+
+from livery.runtime.transport.listen import CannotListen, UnixListen, bind
 
 
 def test_a_socket_is_removed_with_its_listener(tmp_path):
@@ -43,3 +48,41 @@ def test_a_socket_is_not_for_one_moment_open_to_more_than_was_asked(tmp_path, mo
     finally:
         os.umask(before)
     assert modes == [0o600]
+
+
+def test_a_socket_that_is_bound_and_will_listen_in_a_moment_is_not_taken_for_one_left_behind(tmp_path):
+    path = tmp_path / "s"
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # as another process does while it begins
+    with socket.socket(socket.AF_UNIX) as other, ThreadPoolExecutor(1) as threads:
+        other.bind(str(path))
+        began = threading.Event()
+        ours = threads.submit(lambda: (began.set(), bind(UnixListen(path)))[1])
+        assert began.wait(10)
+        threading.Event().wait(0.1)
+        other.listen()
+        os.close(folder)
+        with pytest.raises(CannotListen, match="another process listens there"):
+            ours.result(10)
+        assert path.lstat().st_ino
+
+
+def test_a_lock_that_a_stranger_holds_on_the_folder_only_costs_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("livery.runtime.transport.listen._TURN", 0.05)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    bind(UnixListen(tmp_path / "s")).release()
+    os.close(folder)
+
+
+def test_a_socket_of_the_next_one_stays_even_if_it_has_our_inode(tmp_path):
+    """A listener that is closed and still waits for its calls: the next one finds nobody there, and begins."""
+    path = tmp_path / "s"
+    bound = bind(UnixListen(path))
+    bound.withdraw()
+    bound.sock.close()
+    other = bind(UnixListen(path))
+    bound.inode = other.inode
+    bound.release()
+    assert path.is_socket()
+    other.release()
