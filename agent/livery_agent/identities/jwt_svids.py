@@ -93,11 +93,18 @@ class JwtSvids:
             async with asyncio.timeout(PATIENCE.total_seconds()):
                 return await self._fetched(key, entry, renewing=True)
         except (LiveryError, TimeoutError) as error:
-            if self._held.get(key) is not held or held.renewal.is_over(self._clock.now()):
-                why = str(error) or "the CA is slow, and the token at hand has ended"
+            # The new one may have come in the very turn in which our patience ended, or the old one been withdrawn.
+            left = self._held.get(key)
+            if left is None or left.renewal.is_over(self._clock.now()):
+                why = (
+                    str(error)
+                    or f"the CA is slow, and the token at hand {'was withdrawn' if left is None else 'ended'}"
+                )
                 raise CaUnavailable("there is no new JWT-SVID", why=why) from error
-            log.warning("serving a JWT-SVID past its half life", spiffe_id=str(entry.spiffe_id), error=repr(error))
-            return held.svid
+            if left is held:
+                why = str(error) or "the CA is slow"
+                log.warning("serving a JWT-SVID past its half life", spiffe_id=str(entry.spiffe_id), error=why)
+            return left.svid
 
     def forget(self, key_ids: frozenset[str]) -> None:
         """Drop every token signed by one of these keys."""

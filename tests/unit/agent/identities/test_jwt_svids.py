@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -182,6 +183,22 @@ async def test_a_token_that_ended_while_a_slow_ca_was_waited_for_is_not_served(
     mint.takes = timedelta(seconds=5)
     with pytest.raises(CaUnavailable, match="the CA is slow"):
         await svids.get(ENTRY, ["a"])
+
+
+async def test_a_new_token_that_comes_in_the_turn_in_which_patience_ends_is_served(
+    svids: JwtSvids, mint: Mint, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+):
+    patience = timedelta(seconds=1)
+    monkeypatch.setattr("livery_agent.identities.jwt_svids.PATIENCE", patience)
+    first = await svids.get(ENTRY, ["a"])
+    clock.advance(TTL / 2)
+    mint.gate.clear()
+    asking = asyncio.create_task(svids.get(ENTRY, ["a"]))
+    while len(mint.asked) < 2:
+        await asyncio.sleep(0)
+    mint.gate.set()
+    threading.Event().wait(patience.total_seconds() * 1.1)  # our loop stands still until both have happened
+    assert await asking != first
 
 
 async def test_a_token_withdrawn_while_a_slow_ca_was_waited_for_is_not_served(
