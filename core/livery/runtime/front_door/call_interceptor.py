@@ -32,7 +32,6 @@ from livery.runtime.metrics import Metrics
 from livery.runtime.problems import Refusal, refusal_of, unexpected
 
 REQUEST_ID_TRAILER = "livery-request-id"
-_UNTIL_CANCELLED = 1.0  # seconds, at most, between a failed write and the cancellation that comes with it
 _LONGEST_METHOD = 200  # characters of an unknown method's name that go into the log
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -134,8 +133,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # grpc can send nothing any more: the caller has gone, and the word of it comes after. Not our mistake.
             raise asyncio.CancelledError from error
         except Exception as error:  # noqa: BLE001 - a request boundary
-            if isinstance(error, grpc.aio.InternalError):
-                await _cancellation()
             attempt.fields |= {"error": type(error).__name__}
             get_logger("livery.calls").exception("a call failed", request_id=attempt.request_id, method=attempt.method)
             attempt.is_our_fault = True
@@ -192,13 +189,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return await self._serve(method, method, context, lambda: inner(requests, context))
 
         return behave
-
-
-async def _cancellation() -> None:
-    """Wait for it after a failed write, as one fails when the caller has gone: which is heard of first is chance."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_UNTIL_CANCELLED):
-            await asyncio.get_running_loop().create_future()
 
 
 def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
