@@ -468,6 +468,21 @@ async def test_each_doubt_about_a_batch_is_told_once_with_the_entries_it_is_abou
     ]
 
 
+async def test_a_batch_with_every_doubt_about_entries_with_long_paths_still_has_its_answer(ca: RunningCa) -> None:
+    """gRPC's clients take 8 KiB of trailers, and fail a call with more: of one that was carried out."""
+    kinds = ("uid", "gid", "supplementary_gid", "user", "group", "supplementary_group", "path", "sha256")
+    doubtful = [*(f"{kind}:1" for kind in kinds), *(f"unix:{kind}:" for kind in kinds), "unix:what:1"]
+    entries = [
+        an_entry("/p", f"/{'w' * 1900}{number}/{time}", selector, x509_svid_ttl=5, jwt_svid_ttl=5)
+        for number, selector in enumerate(doubtful)
+        for time in range(4)
+    ]
+    call = ca.entries.BatchCreateEntry(entry_api.BatchCreateEntryRequest(entries=entries))
+    assert {result.status.code for result in (await call).results} == {0}
+    told = [str(value) for key, value in await call.trailing_metadata() if key == "livery-warning"]
+    assert len(told) >= len(doubtful) + 2
+
+
 # SVIDs
 
 

@@ -43,6 +43,7 @@ Result = TypeVar("Result")
 WARNING_KEY = "livery-warning"
 _SYNC = "/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries"
 _NAMED = 3  # entries of a batch that a warning names
+_SHOWN = 48  # characters of each: gRPC's clients fail a call whose trailers are over 8 KiB in all
 _TOGETHER = 64  # items of a batch handed to the store at a time, which commits them as one group
 
 
@@ -187,4 +188,5 @@ def _doubts(entry: types_api.Entry, mask: Mask) -> Iterator[str]:
 
 def _told(doubt: str, paths: Sequence[str]) -> str:
     more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    return doubt if len(paths) == 1 else f"{doubt} ({', '.join(paths[:_NAMED])}{more})"
+    named = ", ".join(path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..." for path in paths[:_NAMED])
+    return doubt if len(paths) == 1 else f"{doubt} ({named}{more})"
