@@ -23,6 +23,7 @@ from livery.errors import Kind, LiveryError
 from livery.identity import BundleMap, TrustBundle
 from livery.runtime.audit import Audit
 from livery.runtime.clock import Clock
+from livery.runtime.completion import whole
 from livery.runtime.metrics import Metrics
 from livery_ca.authorities import states
 from livery_ca.authorities.making import AuthoritySettings, Maker
@@ -250,20 +251,17 @@ class Authorities:
     async def _write(
         self, authorities: Sequence[Authority], changed: Sequence[Authority], events: Sequence[AuthorityEvent]
     ) -> None:
-        """Write a change together with the bundle that follows from it, and make it the current state."""
-        living = states.replaced(authorities, changed)
-        bundle = states.bundle_of(self._settings.trust_domain, living, self._settings.refresh_hint)
-        writing = asyncio.ensure_future(self._parts.rows.apply(changed, events, bundle))
-        try:
-            published = await asyncio.shield(writing)
-        except asyncio.CancelledError:  # what was handed over is written all the same: memory goes with it
-            published = await writing
-            self._take_up(living, changed, published)
-            raise
-        self._take_up(living, changed, published)
+        """Write a change together with the bundle that follows from it, and make it the current state.
 
-    def _take_up(self, living: tuple[Authority, ...], changed: Sequence[Authority], published: TrustBundle) -> None:
-        """Make what was written the current state, and tell of it."""
+        Whole, also if cancelled: the store writes what it was handed, and memory goes with it.
+        """
+        await whole(self._write_and_take_up(states.replaced(authorities, changed), changed, events))
+
+    async def _write_and_take_up(
+        self, living: tuple[Authority, ...], changed: Sequence[Authority], events: Sequence[AuthorityEvent]
+    ) -> None:
+        bundle = states.bundle_of(self._settings.trust_domain, living, self._settings.refresh_hint)
+        published = await self._parts.rows.apply(changed, events, bundle)
         self._current = self._amount_to(living, published)
         for authority in changed:
             self._moves.labels(authority.kind.value, authority.state.value).inc()
