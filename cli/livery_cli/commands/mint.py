@@ -66,10 +66,11 @@ def mint_x509(
     """Mint an X.509-SVID for SPIFFE_ID with a new P-256 key."""
     key = ec.generate_private_key(ec.SECP256R1())
     csr = _request(SpiffeId.parse(spiffe_id), dns_names, key)
+    request = svid_api.MintX509SVIDRequest(csr=csr, ttl=int(ttl.total_seconds()) if ttl else 0)
     with channel(ca_at(ca_socket)) as opened:
-        request = svid_api.MintX509SVIDRequest(csr=csr, ttl=int(ttl.total_seconds()) if ttl else 0)
-        minted = svid_api.SVIDStub(opened).MintX509SVID(request, timeout=seconds(timeout)).svid
+        # First what may be asked for twice: nothing is minted that is then not shown.
         bundle = bundle_api.BundleStub(opened).GetBundle(bundle_api.GetBundleRequest(), timeout=seconds(timeout))
+        minted = svid_api.SVIDStub(opened).MintX509SVID(request, timeout=seconds(timeout)).svid
     row: dict[str, object] = {"spiffe_id": id_from_wire(minted.id), "expires_at": at(minted.expires_at)}
     key_der = key.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
